@@ -1,0 +1,135 @@
+"""What is sealed: drafts of evidence entries and their canonical bytes. No log here, no clock.
+
+An entry is RFC 8785 canonical JSON. Numbers are integers only, so that no float rounding can
+make two writers disagree; what is not an integer is text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+from gateway.domain.errors import LocalError
+from gateway.domain.ids import EvidenceId, PeerId
+
+Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+
+MAX_ENTRY_BYTES = 60_000
+"""C2SP tlog-tiles carry an entry behind a 16-bit length."""
+
+_SAFE_INTEGER = 2**53
+
+
+class Way(StrEnum):
+    """Into the gateway, out of it, or inside."""
+
+    IN = "in"
+    OUT = "out"
+    INTERNAL = "int"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who caused it. Empty strings where there is none (a timer)."""
+
+    kind: str
+    principal: str = ""
+    listener: str = ""
+    cert_sha256: str = ""
+
+
+GATEWAY = Actor("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class RawRef:
+    """The exact message, kept beside the log under its digest."""
+
+    sha256: str
+    size: int
+    media: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRef:
+    """An inbound message as the domain knows it: opaque ids and a digest, no protocol."""
+
+    peer: PeerId
+    endpoint: str
+    message_id: str
+    received_at: datetime
+    raw: RawRef | None = None
+    actor: Actor = GATEWAY
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceDraft:
+    """An entry before the log gave it a place.
+
+    ``subject`` names what it is about (``node``, ``evse``, ``station``, ``envelope``,
+    ``session``, ``command``, ``peer``, ``request_id``, ``group``); ``cause`` the ids of earlier
+    entries that led to it; ``at`` the controller's instant. ``dedup`` is a natural key: a second
+    draft with the same key makes no second entry.
+    """
+
+    id: EvidenceId
+    type: str
+    at: datetime
+    subject: Mapping[str, str] = field(default_factory=dict)
+    cause: tuple[EvidenceId, ...] = ()
+    way: Way = Way.INTERNAL
+    actor: Actor = GATEWAY
+    raw: RawRef | None = None
+    body: Mapping[str, Json] = field(default_factory=dict)
+    result: str = "ok"
+    reason: str = ""
+    dedup: str = ""
+
+
+def canonical(value: Json) -> bytes:
+    """RFC 8785 bytes of a value without floats.
+
+    Raises:
+        LocalError: a float, an integer beyond 2**53, or a key that is no text.
+    """
+    _check(value)
+    return json.dumps(
+        _sorted(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=False
+    ).encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """Lower-case hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check(value: Json) -> None:
+    if value is None or isinstance(value, (bool, str)):
+        return
+    if isinstance(value, int):
+        if abs(value) > _SAFE_INTEGER:
+            raise LocalError(f"integer {value} does not survive JSON; write it as text")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise LocalError(f"key {key!r} is no text")
+            _check(item)
+    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        for item in value:
+            _check(item)
+    else:
+        raise LocalError(f"{type(value).__name__} cannot stand in evidence")
+
+
+def _sorted(value: Json) -> Json:
+    # RFC 8785 §3.2.3: keys by UTF-16 code units.
+    if isinstance(value, Mapping):
+        return {k: _sorted(value[k]) for k in sorted(value, key=lambda k: k.encode("utf-16-be"))}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_sorted(item) for item in value]
+    return value
