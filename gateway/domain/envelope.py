@@ -5,8 +5,9 @@ An envelope has primary blocks and fallback blocks, each naming the message that
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -93,12 +94,26 @@ class BindingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitValue:
+    """One value in force: W or mA by ``dimension``; ``revision`` names the message behind it.
+
+    ``revision`` is empty for what no message set (a share of the static limit).
+    """
+
+    dimension: Dimension
+    value: int
+    revision: EvidenceId = EvidenceId("")
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingEnvelope:
     """The subject of the lifecycle. Times are instants of the controller.
 
-    ``entered_at`` is when ``state`` was entered; ``fallback_w`` is the value that holds since
-    the fallback began (it never loosens by itself); ``fresh_since`` marks a primary revision
-    received after the outage began.
+    ``held`` is what was in force last (it goes on holding in FALLBACK_ELIGIBLE); ``fallen`` is what
+    holds since the fallback began and never loosens by itself, also after EXPIRED as the stale
+    policy (``stale`` is then True). ``fallback_ends`` is when the fallback blocks behind
+    ``fallen`` end; ``fresh`` says that a primary revision came after the outage began.
+    ``messages`` maps the revisions still in use to the sender's own message ids.
     """
 
     id: EnvelopeId
@@ -111,15 +126,17 @@ class OperatingEnvelope:
     primary: tuple[Block, ...] = ()
     fallback: tuple[Block, ...] = ()
     correlation: str = ""
-    lost_at: datetime | None = None
-    fresh_since: datetime | None = None
-    fallback_w: Watts | None = None
-    fallback_cause: str = ""
-    last_value: Watts | None = None
-    last_block: Block | None = None
-    withdrawn_cause: str = ""
+    grace_s: int = 0
+    fresh: bool = False
+    held: tuple[LimitValue, ...] = ()
+    fallen: tuple[LimitValue, ...] = ()
+    fallback_rule: str = ""
+    fallback_ends: datetime | None = None
+    stale: bool = False
+    cause: str = ""
     revisions: int = 0
-    flags: tuple[str, ...] = field(default=())
+    flags: tuple[str, ...] = ()
+    messages: tuple[tuple[EvidenceId, str], ...] = ()
 
 
 def overlay(old: Sequence[Block], new: Sequence[Block]) -> tuple[Block, ...]:
@@ -140,7 +157,7 @@ def tighten_overlaps(blocks: Sequence[Block]) -> tuple[Block, ...]:
     for dimension in dict.fromkeys(b.dimension for b in blocks):
         mine = [b for b in blocks if b.dimension is dimension]
         edges = sorted({e for b in mine for e in (b.start, b.end)})
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             covering = [b for b in mine if b.start <= start and end <= b.end]
             if covering:
                 out.append(replace(min(covering, key=lambda b: b.value), start=start, end=end))

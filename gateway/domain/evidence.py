@@ -17,7 +17,7 @@ from typing import TypeAlias
 from gateway.domain.errors import LocalError
 from gateway.domain.ids import EvidenceId, PeerId
 
-Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | str | Sequence[Json] | Mapping[str, Json] | None"
 
 MAX_ENTRY_BYTES = 60_000
 """C2SP tlog-tiles carry an entry behind a 16-bit length."""

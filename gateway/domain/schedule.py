@@ -5,6 +5,7 @@ The rules are the grant ledger's: a schedule never rises, and its last step neve
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,7 +55,7 @@ class Schedule:
     @property
     def never_rises(self) -> bool:
         """Whether each step is at most its predecessor."""
-        return all(b.limit_w <= a.limit_w for a, b in zip(self.steps, self.steps[1:], strict=False))
+        return all(b.limit_w <= a.limit_w for a, b in itertools.pairwise(self.steps))
 
 
 def constant(limit_w: Watts) -> Schedule:
