@@ -1,0 +1,512 @@
+"""From limits and wishes to commands: allocate, plan schedules, let the ledger choose. Pure.
+
+The allocator says what is wanted at each coming edge; the schedule of an EVSE is the running
+minimum of that, cut early by the guard, ending in the safe share. Decreases leave at once,
+increases as far as the ledger has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from gateway.app.ledger import (
+    Balance,
+    installed,
+    is_below,
+    latest,
+    lowest,
+    prune,
+    send,
+    share_schedule,
+)
+from gateway.app.limits import Picture, lowest_known_w, picture
+from gateway.app.state import Grant, Held, Sent, Session, Station, Work
+from gateway.domain.allocation import Ask, Binding, Filling, Limit, Place, Policy, allocate, round_down
+from gateway.domain.effects import Command, Layer, Record
+from gateway.domain.errors import LocalError
+from gateway.domain.evidence import Json, Way, canonical, sha256_hex
+from gateway.domain.ids import CommandId, EvidenceId, NodeId, StationId
+from gateway.domain.measurement import Quality, Quantity
+from gateway.domain.quantities import Watts
+from gateway.domain.schedule import Schedule, build
+from gateway.domain.topology import ROOT, EvseFacts
+
+SITE = "@site"
+"""The virtual root in the allocator's words."""
+
+MAX_CAUSES = 16
+"""Causes named in one entry; the record behind it has all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one decision is about. ``wanted[evse][k]`` W at ``picture.instants[k]``."""
+
+    picture: Picture
+    shares: Mapping[NodeId, int]
+    wanted: Mapping[NodeId, tuple[int, ...]]
+    fillings: tuple[Filling, ...]
+
+
+def decide(work: Work) -> None:
+    """Plan, record, command."""
+    work.looked_at = work.now
+    view = picture(work)
+    _prune_all(work)
+    shares = desired_shares(work, view)
+    balance = _balance(work, view)
+    plan = _plan(work, view, shares, balance)
+    changed = _remember_targets(work, plan)
+    before, place = len(work.commands), len(work.evidence)
+    decision = EvidenceId(work.new_id("dec"))
+    _tighten(work, plan, balance, decision)
+    _loosen(work, plan, _balance(work, view), decision)
+    _standing(work, plan, _balance(work, view))
+    if changed or len(work.commands) > before:
+        _record(work, plan, decision, place)
+
+
+def facts_of(work: Work, evse: NodeId) -> EvseFacts:
+    """Facts of an EVSE leaf."""
+    facts = work.facts.tree.node(evse).evse
+    if facts is None:
+        raise LocalError(f"{evse} is no EVSE")
+    return facts
+
+
+def drawn_w(work: Work, grant: Grant) -> int:
+    """What the EVSE is measured to draw, where that is news against what was confirmed.
+
+    A sample older than the last confirmation plus the settling time says nothing about it.
+    """
+    point = work.points.get((grant.evse, Quantity.P))
+    if point is None or point.quality is not Quality.GOOD:
+        return 0
+    last = max((h.confirmed_at for h in (grant.share, grant.session) if h.confirmed_at is not None), default=None)
+    if last is not None and point.measured_at < last + timedelta(seconds=work.settings.settle_s):
+        return 0
+    fresh = work.now - point.received_at <= timedelta(seconds=work.settings.fresh_s)
+    return max(point.value, 0) if fresh else 0
+
+
+def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
+    """Safe shares that fit every static limit, every known block and every fallback (rule 7).
+
+    Where the configured ones do not fit, EVSEs keep theirs in order of priority and name, and the
+    rest fall to 0. Load counts as it is counted now.
+    """
+    tree = work.facts.tree
+    room: dict[NodeId, int] = {}
+    for path in tree.nodes:
+        lowest_w = lowest_known_w(work, path)
+        if lowest_w is not None:
+            room[path] = lowest_w - view.loads[path]
+    shares: dict[NodeId, int] = {}
+    ordered = sorted(tree.evses(), key=lambda n: (-(n.evse.priority if n.evse else 0), n.path))
+    for node in ordered:
+        facts = facts_of(work, node.path)
+        wish = facts.safe_share_w if facts.safe_share_w is not None else 0
+        above = [a for a in tree.ancestors(node.path) if a in room]
+        fits = all(room[a] >= wish for a in above)
+        shares[node.path] = wish if fits else 0
+        for a in above:
+            room[a] -= shares[node.path]
+    return shares
+
+
+def _prune_all(work: Work) -> None:
+    for grant in tuple(work.grants.values()):
+        share_w = grant.share.confirmed.floor_w if grant.share.confirmed else 0
+        session = prune(grant.session, work.now, work.settings.guard_s, share_w)
+        if session is not grant.session:
+            work.set_grant(replace(grant, session=session))
+
+
+def _balance(work: Work, view: Picture) -> Balance:
+    balance = Balance(work.facts.tree, view, work.settings)
+    for node in work.facts.tree.evses():
+        grant = work.grant(node.path)
+        balance.count_in(node.path, balance.cases(grant, facts_of(work, node.path), drawn_w(work, grant)))
+    return balance
+
+
+def _asks(work: Work, grant: Grant) -> Session | None:
+    """The session that may be given more than the share, if its station can be commanded."""
+    session = work.sessions.get(grant.evse)
+    if session is None or grant.lying or grant.uncommandable_since is not None:
+        return None
+    return session if _station(work, grant.evse).connected else None
+
+
+def _station(work: Work, evse: NodeId) -> Station:
+    station = facts_of(work, evse).station
+    return work.stations.get(station) or Station(StationId(station))
+
+
+def _plan(work: Work, view: Picture, shares: Mapping[NodeId, int], balance: Balance) -> Plan:
+    fillings = tuple(_fill(work, view, shares, balance, k) for k in range(balance.count))
+    rounded = [round_down(filling) for filling in fillings]
+    wanted = {NodeId(evse): tuple(values[evse] for values in rounded) for evse in (rounded[0] if rounded else {})}
+    return Plan(view, shares, wanted, fillings)
+
+
+def _fill(work: Work, view: Picture, shares: Mapping[NodeId, int], balance: Balance, k: int) -> Filling:
+    tree = work.facts.tree
+    fixed = {path: float(load) for path, load in view.own_loads.items()}
+    asks = []
+    for node in tree.evses():
+        grant, facts = work.grant(node.path), facts_of(work, node.path)
+        session = _asks(work, grant)
+        if session is None:
+            fixed[node.path] = float(balance.by_evse[node.path][k])
+        else:
+            asks.append(_ask(node.path, facts, session, shares[node.path], node.import_max_w))
+    places = [Place(SITE, None)]
+    places += [
+        Place(
+            path,
+            tree.node(path).parent or SITE,
+            limits_w=tuple(Limit(b.label, float(b.value_w)) for b in view.bounds[path][k]),
+            fixed_w=fixed.get(path, 0.0),
+        )
+        for path in tree.nodes
+    ]
+    return allocate(places, asks, Policy.WEIGHTED_MAX_MIN)
+
+
+def _ask(evse: NodeId, facts: EvseFacts, session: Session, share_w: int, own_limit: int | None) -> Ask:
+    most = min(v for v in (facts.max_w, session.max_w, own_limit) if v is not None)
+    least = max(facts.min_w, share_w)
+    if session.wants_power is False:
+        most = min(most, least)
+    return Ask(
+        id=evse,
+        place=evse,
+        max=float(max(most, share_w)),
+        min=float(min(least, max(most, share_w))),
+        weight=float(facts.weight),
+        priority=facts.priority,
+        deadline=session.departure_at.timestamp() if session.departure_at is not None else None,
+        keep=share_w > 0,
+    )
+
+
+def _remember_targets(work: Work, plan: Plan) -> bool:
+    """Write targets and their bindings to the grants; True when one moved by more than the deadband."""
+    changed = False
+    for node in work.facts.tree.evses():
+        grant = work.grant(node.path)
+        values = plan.wanted.get(node.path)
+        target = Watts(values[0]) if values else Watts(grant.share.confirmed.floor_w if grant.share.confirmed else 0)
+        binding = plan.fillings[0].binding.get(node.path) if values else None
+        text, place, envelope = _binding_words(work, node.path, binding)
+        if abs(target - grant.target_w) > work.settings.deadband_w or text != grant.binding:
+            changed = True
+        _count_curtailed(work, grant)
+        if (target, text) != (grant.target_w, grant.binding) or node.path not in work.grants:
+            work.set_grant(replace(grant, target_w=target, binding=text, binding_node=place, binding_envelope=envelope))
+    return changed
+
+
+def _binding_words(work: Work, evse: NodeId, binding: Binding | None) -> tuple[str, NodeId, str]:
+    if binding is None:
+        grant = work.grant(evse)
+        if grant.lying:
+            return "DEVICE lying", evse, ""
+        if grant.uncommandable_since is not None:
+            return "DEVICE_UNCOMMANDABLE", evse, ""
+        return ("SAFE_SHARE offline" if evse in work.sessions else "SAFE_SHARE idle"), evse, ""
+    if binding.kind == "demand":
+        return "DEMAND", evse, ""
+    if binding.kind == "not_admitted":
+        return "NOT_ADMITTED", evse, ""
+    envelope_id = binding.label.removeprefix("envelope:") if binding.label.startswith("envelope:") else ""
+    if not envelope_id:
+        return f"STATIC_NODE {binding.place}:{binding.label}", NodeId(binding.place), ""
+    envelope = work.envelopes.get(envelope_id)
+    stale = envelope is not None and envelope.stale
+    fallen = envelope is not None and bool(envelope.fallen)
+    word = "STALE_POLICY" if stale else "ENVELOPE_FALLBACK" if fallen else "ENVELOPE"
+    return f"{word} {binding.place}:{binding.label}", NodeId(binding.place), envelope_id
+
+
+def _count_curtailed(work: Work, grant: Grant) -> None:
+    """Add what the session was denied since the last decision, under what bound it."""
+    session = work.sessions.get(grant.evse)
+    if session is None:
+        return
+    elapsed_ms = (work.now - session.counted_at) // timedelta(milliseconds=1)
+    wish = min(v for v in (facts_of(work, grant.evse).max_w, session.max_w) if v is not None)
+    denied = max(0, wish - grant.target_w)
+    label = grant.binding_envelope or grant.binding
+    totals = dict(session.curtailed_mws)
+    if denied and elapsed_ms > 0 and session.wants_power is not False and label not in ("", "DEMAND"):
+        totals[label] = totals.get(label, 0) + denied * elapsed_ms
+    work.sessions[grant.evse] = replace(session, curtailed_mws=totals, counted_at=work.now)
+
+
+def _schedule(work: Work, plan: Plan, evse: NodeId) -> Schedule:
+    """The running minimum over the coming edges, cut early, ending in the share (rules 3 to 5)."""
+    guard = timedelta(seconds=work.settings.guard_s)
+    end = work.now + timedelta(seconds=work.settings.validity_s)
+    share = plan.shares[evse]
+    points: list[tuple[datetime, Watts]] = []
+    value = max(plan.wanted[evse][0], share)
+    for instant, wanted in zip(plan.picture.instants, plan.wanted[evse], strict=True):
+        at = max(instant - guard, work.now)
+        if at >= end:
+            break
+        value = min(value, max(wanted, share))
+        if points and points[-1][0] == at:
+            points[-1] = (at, Watts(value))
+        else:
+            points.append((at, Watts(value)))
+    points.append((end, Watts(min(share, value))))
+    return build(points)
+
+
+def _tighten(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> None:
+    """Send every decrease that is due: all of them, at once."""
+    over = balance.exceeded()
+    for node in work.facts.tree.evses():
+        grant, station = work.grant(node.path), _station(work, node.path)
+        if not station.connected:
+            continue
+        pressed = any(above in over for above in work.facts.tree.ancestors(node.path))
+        retry = _retry_due(work, grant)
+        _tighten_share(work, grant, plan.shares[node.path], decision, retry=retry)
+        if node.path in work.sessions:
+            _tighten_session(work, plan, node.path, decision, pressed=pressed, retry=retry)
+
+
+def _tighten_share(work: Work, grant: Grant, share_w: int, decision: EvidenceId, *, retry: bool) -> None:
+    current = latest(grant.share)
+    again = retry and (_unresolved(grant.share) or not installed(grant.session))
+    if current is None or share_w < current.floor_w or again or _unsynced(work, grant):
+        lowest_w = min((share_w, *(s.floor_w for s in installed(grant.share))))
+        _command(work, grant, Layer.SAFE_SHARE, share_schedule(lowest_w), decision, tightens=True)
+
+
+def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId, *, pressed: bool, retry: bool) -> None:
+    grant = work.grant(evse)
+    held = installed(grant.session)
+    current = latest(grant.session)
+    due = retry and bool(held)
+    if current is None or evse not in plan.wanted:
+        if due:
+            _command(work, grant, Layer.SESSION, lowest(held, work.now), decision, tightens=True)
+        return
+    target = _schedule(work, plan, evse)
+    slack = 0 if pressed else max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
+    if is_below(target, current, work.now, slack) or due:
+        _command(work, grant, Layer.SESSION, lowest((target, *held), work.now), decision, tightens=True)
+
+
+def _retry_due(work: Work, grant: Grant) -> bool:
+    return grant.retry_at is not None and work.now >= grant.retry_at
+
+
+def _unresolved(held: Held) -> bool:
+    """Whether something may be installed that nobody waits for any more."""
+    return any(not sent.open for sent in held.maybe)
+
+
+def _unsynced(work: Work, grant: Grant) -> bool:
+    """Whether this connection has not been told the share yet (reconciliation after a reconnect)."""
+    station = _station(work, grant.evse)
+    if grant.share.confirmed_at is not None and grant.share.confirmed_at >= station.since:
+        return False
+    return not any(sent.generation == station.generation for sent in grant.share.maybe)
+
+
+def _session_unsynced(work: Work, grant: Grant) -> bool:
+    """Whether this connection has not been told the session's schedule yet: it may be lost."""
+    station = _station(work, grant.evse)
+    if grant.session.confirmed_at is not None and grant.session.confirmed_at >= station.since:
+        return False
+    return not any(sent.generation == station.generation for sent in grant.session.maybe)
+
+
+def _loosen(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> None:
+    """Send increases and renewals as far as every ancestor has room at every edge (rule 2)."""
+    for node in work.facts.tree.evses():
+        evse = node.path
+        grant = work.grant(evse)
+        if evse not in plan.wanted or grant.session.waits() or grant.share.confirmed is None:
+            continue
+        target = _schedule(work, plan, evse)
+        before = balance.cases(grant, facts_of(work, evse), drawn_w(work, grant))
+        fitting = _fit(work, plan, evse, target, before, balance.room(evse))
+        if not _worth_it(work, grant, fitting):
+            continue
+        _command(work, grant, Layer.SESSION, fitting, decision, tightens=False)
+        after = balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, work.grant(evse)))
+        balance.add(evse, [b - a for a, b in zip(before, after, strict=True)])
+
+
+def _fit(work: Work, plan: Plan, evse: NodeId, target: Schedule, before: list[int], room: list[int]) -> Schedule:
+    """The target capped so that the sum of worst cases keeps every limit at every edge."""
+    least = facts_of(work, evse).min_w
+    share = plan.shares[evse]
+    guard = timedelta(seconds=work.settings.guard_s)
+    # What stands in the schedule `guard` before an edge is what is read at that edge.
+    caps: dict[datetime, int] = dict.fromkeys((work.now, *(e for e in target.edges if e > work.now)), 2**53)
+    for k, instant in enumerate(plan.picture.instants):
+        at = max(instant - guard, work.now)
+        caps[at] = min(caps.get(at, 2**53), before[k] + max(room[k], 0))
+    points: list[tuple[datetime, Watts]] = []
+    value = target.at(work.now)
+    for at in sorted(caps):
+        value = Watts(min(value, target.at(at), caps[at]))
+        if value < least:
+            value = Watts(min(value, share))
+        points.append((at, value))
+    return build(points)
+
+
+def _worth_it(work: Work, grant: Grant, schedule: Schedule) -> bool:
+    current = latest(grant.session)
+    if current is None:
+        share = grant.share.confirmed.floor_w if grant.share.confirmed else 0
+        return schedule.at(work.now) > share + work.settings.deadband_w
+    now_w = schedule.at(work.now)
+    if is_below(schedule, current, work.now):
+        return False
+    if now_w > schedule.floor_w and _session_unsynced(work, grant):
+        return True
+    half = timedelta(seconds=work.settings.validity_s / 2)
+    deadband = max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
+    if current.ends_at - work.now < half and is_below(current, schedule, work.now, deadband):
+        return True
+    rested = work.now >= grant.increased_at + timedelta(seconds=work.settings.increase_every_s)
+    return rested and now_w > current.at(work.now) + deadband
+
+
+def _command(
+    work: Work, grant: Grant, layer: Layer, schedule: Schedule, decision: EvidenceId, *, tightens: bool
+) -> None:
+    """Enter a command into ``maybe``, seal its intent, hand it out (rule 1: durable before sent)."""
+    station = _station(work, grant.evse)
+    session = work.sessions.get(grant.evse)
+    version = grant.version + 1
+    command = CommandId(work.new_id("cmd"))
+    sealed = work.seal(
+        "setpoint.sent",
+        subject={"evse": grant.evse, "node": grant.evse, "station": station.id, "command": command},
+        cause=(decision, *((session.evidence,) if session is not None else ())),
+        body={
+            "layer": layer.value,
+            "version": version,
+            "generation": station.generation,
+            "tightens": tightens,
+            "steps": [{"from": _text(s.start), "limit_w": s.limit_w} for s in schedule.steps],
+        },
+        way=Way.OUT,
+    )
+    sent = Sent(command, version, schedule, work.now, station.generation)
+    held = send(grant.share if layer is Layer.SAFE_SHARE else grant.session, sent)
+    grant = replace(grant, version=version, decision=decision, retry_at=None)
+    grant = replace(grant, share=held) if layer is Layer.SAFE_SHARE else replace(grant, session=held)
+    if not tightens:
+        grant = replace(grant, increased_at=work.now)
+    work.set_grant(grant)
+    work.commands.append(
+        Command(
+            id=command,
+            evse=grant.evse,
+            station=station.id,
+            layer=layer,
+            version=version,
+            schedule=schedule,
+            generation=station.generation,
+            tightens=tightens,
+            transaction=session.transaction if session is not None and layer is Layer.SESSION else None,
+            phases=len(facts_of(work, grant.evse).phases),
+            sent=sealed,
+        )
+    )
+
+
+def _standing(work: Work, plan: Plan, balance: Balance) -> None:
+    """Open and close standing violations: what exceeds a limit now although all is at its floor."""
+    now_over = {str(path): over[0] for path, over in balance.exceeded().items() if over[0] > 0}
+    before = work.control.standing
+    for path in sorted({*before, *now_over}):
+        size = now_over.get(path, 0)
+        if (path in before) != bool(size) or size > before.get(path, 0) + 1_000:
+            load_alone = plan.picture.loads[NodeId(path)] > (plan.picture.limit_w(NodeId(path), 0) or 0)
+            work.seal(
+                "violation.standing" if size else "violation.ended",
+                subject={"node": path},
+                cause=tuple(work.causes[:MAX_CAUSES]),
+                body={"excess_w": size, "load_w": plan.picture.loads[NodeId(path)]},
+                reason="LOAD_EXCEEDS_LIMIT" if load_alone else "DECREASE_UNCONFIRMED" if size else "",
+            )
+    if now_over != before:
+        kept = {path: max(size, before.get(path, 0)) for path, size in now_over.items()}
+        if kept != before:
+            work.set_control(standing=kept)
+
+
+def _record(work: Work, plan: Plan, decision: EvidenceId, place: int) -> None:
+    """Seal the decision; the whole of it stands in a record beside the log."""
+    document = canonical(_document(work, plan, decision))
+    digest = sha256_hex(document)
+    work.records.append(Record(digest, "application/json", document))
+    revisions = {
+        EvidenceId(bound.revision)
+        for path in plan.picture.bounds
+        for bound in plan.picture.bounds[path][0]
+        if bound.revision
+    }
+    work.seal(
+        "allocation.decided",
+        as_id=decision,
+        place=place,
+        subject={"decision": decision},
+        cause=tuple([*work.causes, *sorted(revisions), work.control.decision])[:MAX_CAUSES],
+        body={
+            "record": digest,
+            "topology": work.facts.tree.version,
+            "asks": len(plan.wanted),
+            "allocated_w": sum(values[0] for values in plan.wanted.values()),
+            "commands": len(work.commands),
+            "tick": work.ticks[-1] if work.ticks else "",
+            "targets": {
+                evse: {"w": values[0], "binding": work.grant(evse).binding}
+                for evse, values in list(plan.wanted.items())[:200]
+            },
+        },
+    )
+    work.set_control(decision=decision, decided_at=work.now)
+
+
+def _document(work: Work, plan: Plan, decision: EvidenceId) -> Json:
+    return {
+        "decision": decision,
+        "at": _text(work.now),
+        "topology": work.facts.tree.version,
+        "previous": work.control.decision,
+        "instants": [_text(t) for t in plan.picture.instants],
+        "nodes": {
+            path: {
+                "load_w": plan.picture.loads[path],
+                "limits": [
+                    [{"label": b.label, "w": b.value_w, "revision": b.revision} for b in bounds]
+                    for bounds in plan.picture.bounds[path]
+                ],
+            }
+            for path in plan.picture.bounds
+            if path != ROOT
+        },
+        "evses": {
+            evse: {"wanted_w": list(values), "share_w": plan.shares[evse], "binding": work.grant(evse).binding}
+            for evse, values in plan.wanted.items()
+        },
+    }
+
+
+def _text(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,307 @@
+"""What stations say, and what became of commands. Handlers of the controller; pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gateway.app import judge, ledger
+from gateway.app.decide import facts_of
+from gateway.app.state import Grant, Held, Point, Session, Station, Work
+from gateway.domain import events as ev
+from gateway.domain.ids import EvidenceId, NodeId, SessionId, StationId
+from gateway.domain.measurement import Quantity
+from gateway.domain.topology import NodeKind
+
+CLOCK_AHEAD = timedelta(seconds=5)
+"""A sample from further in the future is suspect; it counts as measured when received."""
+
+
+def station_connected(work: Work, event: ev.StationConnected) -> None:
+    """A line is usable: everything about this station is asked and told anew."""
+    sealed = work.seal(
+        "station.connected",
+        subject={"station": event.station},
+        body={"generation": event.generation, "protocol": event.protocol, "listener": event.actor.listener},
+    )
+    work.causes.append(sealed)
+    work.stations[event.station] = Station(
+        id=event.station, generation=event.generation, connected=True, protocol=event.protocol, since=work.now
+    )
+    for grant in _grants_of(work, event.station):
+        work.set_grant(replace(line_lost(grant, work.now), uncommandable_since=None, retry_at=None))
+    work.dirty = True
+
+
+def station_disconnected(work: Work, event: ev.StationDisconnected) -> None:
+    """A line is gone; what was under way may or may not have arrived."""
+    known = work.stations.get(event.station)
+    if known is None or known.generation != event.generation or not known.connected:
+        return
+    work.stations[event.station] = replace(known, connected=False, since=work.now)
+    work.causes.append(
+        work.seal(
+            "station.disconnected",
+            subject={"station": event.station},
+            body={"generation": event.generation, "cause": event.cause[:200]},
+        )
+    )
+    for grant in _grants_of(work, event.station):
+        work.set_grant(line_lost(grant, work.now))
+    work.dirty = True
+
+
+def line_lost(grant: Grant, _now: datetime) -> Grant:
+    """The grant once its line is gone: nothing is waited for, everything sent may be installed."""
+    share, session = ledger.unresolved(grant.share), ledger.unresolved(grant.session)
+    if share is grant.share and session is grant.session:
+        return grant
+    return replace(grant, share=share, session=session)
+
+
+def station_noted(work: Work, event: ev.StationNoted) -> None:
+    """Something a station said about itself."""
+    work.seal(event.type, subject={"station": event.station}, message=event.message, body=dict(event.detail))
+
+
+def evse_status(work: Work, event: ev.EvseStatus) -> None:
+    """Occupied or not, wanting power or not."""
+    grant = work.grant(event.evse)
+    if (grant.occupied, grant.wants_power) != (event.occupied, event.wants_power):
+        work.set_grant(replace(grant, occupied=event.occupied, wants_power=event.wants_power))
+    session = work.sessions.get(event.evse)
+    if session is not None and event.wants_power is not None and session.wants_power != event.wants_power:
+        work.sessions[event.evse] = replace(session, wants_power=event.wants_power)
+        work.dirty = True
+
+
+def session_started(work: Work, event: ev.SessionStarted) -> None:
+    """A session began. One that stands at the same EVSE has ended without saying so."""
+    before = work.sessions.get(event.evse)
+    if before is not None and before.transaction != event.transaction:
+        judge.conclude(work, before, work.now, None, before.evidence)
+        _clear_session(work, event.evse)
+    session_id = SessionId(work.new_id("ses"))
+    sealed = work.seal(
+        "session.started",
+        subject={"evse": event.evse, "node": event.evse, "session": session_id, "transaction": event.transaction},
+        message=event.message,
+        body={
+            "started_at": _text(event.started_at),
+            "meter_wh": event.meter_wh,
+            "user": event.user_hmac,
+            "asked_wh": event.energy_asked_wh,
+        },
+    )
+    work.causes.append(sealed)
+    work.sessions[event.evse] = Session(
+        id=session_id,
+        evse=event.evse,
+        transaction=event.transaction,
+        started_at=event.started_at,
+        evidence=sealed,
+        meter_start_wh=event.meter_wh,
+        asked_wh=event.energy_asked_wh,
+        departure_at=event.departure_at,
+        counted_at=work.now,
+    )
+    work.set_grant(replace(work.grant(event.evse), occupied=True))
+    work.dirty = True
+
+
+def session_updated(work: Work, event: ev.SessionUpdated) -> None:
+    """News of a running session; for one that we do not know, nothing."""
+    session = work.sessions.get(event.evse)
+    if session is None or session.transaction != event.transaction:
+        return
+    after = replace(
+        session,
+        wants_power=event.wants_power if event.wants_power is not None else session.wants_power,
+        max_w=event.max_w if event.max_w is not None else session.max_w,
+    )
+    if after != session:
+        work.sessions[event.evse] = after
+        work.dirty = True
+
+
+def session_ended(work: Work, event: ev.SessionEnded) -> None:
+    """A session is over: its profile died with it, the share holds again."""
+    session = work.sessions.get(event.evse)
+    known = session is not None and session.transaction == event.transaction
+    sealed = work.seal(
+        "session.ended",
+        subject={"evse": event.evse, "node": event.evse, "transaction": event.transaction},
+        cause=(session.evidence,) if session is not None and known else (),
+        message=event.message,
+        body={"ended_at": _text(event.ended_at), "meter_wh": event.meter_wh, "reason": event.reason[:64]},
+    )
+    if session is None or not known:
+        return
+    work.causes.append(sealed)
+    judge.conclude(work, session, event.ended_at, event.meter_wh, sealed)
+    _clear_session(work, event.evse)
+    work.dirty = True
+
+
+def _clear_session(work: Work, evse: NodeId) -> None:
+    """Forget the session. Commands still on the wire stay possible until they are resolved."""
+    work.sessions.pop(evse, None)
+    grant = work.grant(evse)
+    still = tuple(sent for sent in grant.session.maybe if sent.open)
+    work.set_grant(replace(grant, session=Held(maybe=still)))
+
+
+def command_answered(work: Work, event: ev.CommandAnswered) -> None:
+    """Resolve a command in the ledger and seal its fate."""
+    grant = work.grants.get(event.evse)
+    if grant is None:
+        return
+    layer = "share" if any(s.command == event.command for s in grant.share.maybe) else "session"
+    held: Held = getattr(grant, layer)
+    sent = next((s for s in held.maybe if s.command == event.command), None)
+    sealed = _seal_answer(work, event, EvidenceId("") if sent is None else grant.decision)
+    if sent is None:
+        return
+    match event.outcome:
+        case ev.Outcome.ACCEPTED:
+            ordered, dead = event.ordered, work.settings.dead_frame_s
+            held = ledger.accept(held, event.command, work.now, ordered=ordered, dead_frame_s=dead)
+            grant = replace(grant, uncommandable_since=None, retry_at=None)
+        case ev.Outcome.SUPERSEDED | ev.Outcome.NOT_SENT:
+            held = ledger.drop(held, event.command)
+        case ev.Outcome.REJECTED | ev.Outcome.ERROR:
+            held = ledger.drop(held, event.command)
+            grant = _uncommandable(work, grant, sealed)
+        case ev.Outcome.TIMEOUT | ev.Outcome.DISCONNECTED:
+            held = ledger.unresolved(held, event.command)
+            grant = _uncommandable(work, grant, sealed)
+    if layer == "session" and event.evse not in work.sessions:
+        held = Held(maybe=tuple(s for s in held.maybe if s.open))
+    work.set_grant(_with(grant, layer, held))
+    work.dirty = True
+
+
+def _with(grant: Grant, layer: str, held: Held) -> Grant:
+    return replace(grant, share=held) if layer == "share" else replace(grant, session=held)
+
+
+def _seal_answer(work: Work, event: ev.CommandAnswered, decision: EvidenceId) -> EvidenceId:
+    accepted = event.outcome is ev.Outcome.ACCEPTED
+    sealed = work.seal(
+        "setpoint.acknowledged" if accepted else "setpoint.failed",
+        subject={
+            "evse": event.evse,
+            "node": event.evse,
+            "station": facts_of(work, event.evse).station,
+            "command": event.command,
+        },
+        cause=(decision,) if decision else (),
+        body={"outcome": event.outcome.value, "detail": event.detail[:200], "latency_ms": event.latency_ms},
+        reason="" if accepted else event.outcome.value,
+    )
+    work.causes.append(sealed)
+    return sealed
+
+
+def _uncommandable(work: Work, grant: Grant, cause: EvidenceId) -> Grant:
+    """Count the EVSE at its worst case and make the others make room (rule 9)."""
+    if grant.uncommandable_since is None:
+        work.seal(
+            "device.uncommandable",
+            subject={"evse": grant.evse, "node": grant.evse},
+            cause=(cause,),
+            reason="DEVICE_UNCOMMANDABLE",
+        )
+        grant = replace(grant, uncommandable_since=work.now)
+    return replace(grant, retry_at=work.now + timedelta(seconds=work.settings.retry_s))
+
+
+def expire_answers(work: Work) -> None:
+    """Stop waiting for what is unanswered for ``confirm_s``; it may still be installed."""
+    limit = timedelta(seconds=work.settings.confirm_s)
+    for grant in tuple(work.grants.values()):
+        after = grant
+        for layer in ("share", "session"):
+            held: Held = getattr(after, layer)
+            late = [s for s in held.maybe if s.open and work.now >= s.sent_at + limit]
+            for sent in late:
+                held = ledger.unresolved(held, sent.command)
+            if late:
+                after = _uncommandable(work, _with(after, layer, held), EvidenceId(""))
+        if after is not grant:
+            work.set_grant(after)
+            work.dirty = True
+
+
+def has_due(work: Work) -> bool:
+    """Whether a retry is due. Renewals are seen by the periodic decision while sessions run."""
+    return any(g.retry_at is not None and work.now >= g.retry_at for g in _connected_grants(work))
+
+
+def deadlines(work: Work) -> list[datetime]:
+    """When answers and retries are due."""
+    out = []
+    confirm = timedelta(seconds=work.settings.confirm_s)
+    for grant in _connected_grants(work):
+        out += [s.sent_at + confirm for held in (grant.share, grant.session) for s in held.maybe if s.open]
+        if grant.retry_at is not None:
+            out.append(grant.retry_at)
+    return out
+
+
+def take_sample(work: Work, sample: ev.Sample) -> None:
+    """Put a sample into the register. A clock ahead of ours is not believed."""
+    measured_at = sample.measured_at
+    if measured_at > sample.received_at + CLOCK_AHEAD:
+        measured_at = sample.received_at
+    key = (sample.node, sample.quantity)
+    known = work.points.get(key)
+    if known is not None and known.measured_at > measured_at:
+        return
+    work.points[key] = Point(sample.value, measured_at, sample.received_at, sample.quality)
+    if sample.quantity is Quantity.P and work.facts.tree.node(sample.node).kind is NodeKind.LOAD:
+        moved = known is None or abs(known.value - sample.value) > work.settings.deadband_w
+        work.dirty = work.dirty or moved
+
+
+def check_draws(work: Work) -> None:
+    """Find stations that draw more than everything they may hold: they lie (design, the meter proves)."""
+    settings = work.settings
+    for grant in tuple(work.grants.values()):
+        point = work.points.get((grant.evse, Quantity.P))
+        if point is None or grant.lying or grant.share.confirmed is None:
+            continue
+        facts = facts_of(work, grant.evse)
+        settle = timedelta(seconds=settings.settle_s)
+        last = max(h.confirmed_at or point.measured_at for h in (grant.share, grant.session))
+        allowed = ledger.worst_case_w(grant, facts, point.measured_at - settle, settings, 0)
+        slack = max(settings.lying_w, allowed * settings.lying_pct // 100)
+        settled = point.measured_at >= last + settle
+        if settled and point.value > allowed + slack:
+            work.causes.append(
+                work.seal(
+                    "device.lying",
+                    subject={"evse": grant.evse, "node": grant.evse},
+                    body={"measured_w": point.value, "allowed_w": allowed, "measured_at": _text(point.measured_at)},
+                    reason="DEVICE_UNCOMMANDABLE",
+                )
+            )
+            work.set_grant(replace(grant, lying=True))
+            work.dirty = True
+
+
+def _connected_grants(work: Work) -> list[Grant]:
+    """Grants whose station can be told something: only there anything is due."""
+    return [g for g in work.grants.values() if (s := work.stations.get(facts_of(work, g.evse).station)) and s.connected]
+
+
+def _grants_of(work: Work, station: StationId) -> list[Grant]:
+    return [
+        work.grant(node.path)
+        for node in work.facts.tree.evses()
+        if node.evse is not None and node.evse.station == station
+    ]
+
+
+def _text(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")

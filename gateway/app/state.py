@@ -1,0 +1,347 @@
+"""The state of a site: frozen rows in small maps, rebuilt from storage at start. No I/O.
+
+Each section below is stored row by row; what is not in ``SECTIONS`` (points, history) is memory
+only and starts empty after a restart, which the rules treat as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from gateway.domain.effects import Command, OutboxItem, Record, RowChange
+from gateway.domain.envelope import BindingPolicy, OperatingEnvelope
+from gateway.domain.evidence import GATEWAY, Actor, EvidenceDraft, Json, MessageRef, Way
+from gateway.domain.ids import CommandId, EvidenceId, NodeId, PeerId, SessionId, SiteId, SourceId, StationId, derive
+from gateway.domain.measurement import Quality, Quantity
+from gateway.domain.quantities import WattHours, Watts
+from gateway.domain.schedule import Schedule
+from gateway.domain.timeline import EPOCH
+from gateway.domain.topology import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Durations of the controller, in seconds of site time. Defaults are the product's.
+
+    ``guard_s`` is clock skew plus a station's reaction time: cuts inside schedules are placed
+    early by it and installed schedules are read late by it. ``validity_s`` is how far a session
+    schedule reaches before it falls to the safe share.
+    """
+
+    guard_s: int = 10
+    validity_s: int = 1_800
+    confirm_s: int = 20
+    retry_s: int = 30
+    settle_s: int = 30
+    period_s: int = 10
+    increase_every_s: int = 15
+    deadband_w: int = 100
+    fresh_s: int = 60
+    load_margin_w: int = 300
+    load_margin_pct: int = 5
+    lying_w: int = 300
+    lying_pct: int = 5
+    silence_s: int = 1_800
+    report_s: int = 60
+    dead_frame_s: int = 120
+    late_data_s: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """What does not change while a configuration lives."""
+
+    tree: Tree
+    policies: Mapping[tuple[SourceId, NodeId], BindingPolicy]
+    reporting: Mapping[SourceId, tuple[NodeId, ...]] = field(default_factory=dict)
+    settings: Settings = Settings()
+
+    def policy(self, source: SourceId, node: NodeId) -> BindingPolicy:
+        """Policy of a binding; the default one for a source that no binding names."""
+        return self.policies.get((source, node), BindingPolicy())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A grid party's life signs. ``alive_until`` None: until further notice."""
+
+    id: SourceId
+    heard_at: datetime
+    alive_until: datetime | None
+    alive_since: datetime
+    by_heartbeat: bool = False
+    lost_at: datetime | None = None
+    ended: bool = False
+
+    def is_alive(self, now: datetime) -> bool:
+        """Whether its word counts at ``now``."""
+        return not self.ended and (self.alive_until is None or now < self.alive_until)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command whose fate is not known: its schedule may be installed."""
+
+    command: CommandId
+    version: int
+    schedule: Schedule
+    sent_at: datetime
+    generation: int
+    open: bool = True
+    """Still waiting for its answer; False when it timed out or its line broke."""
+    alone: bool = False
+    """Nothing else was open for this layer when it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One layer of one EVSE: the schedule last proven installed, and those that may be."""
+
+    confirmed: Schedule | None = None
+    confirmed_at: datetime | None = None
+    maybe: tuple[Sent, ...] = ()
+
+    def waits(self) -> bool:
+        """Whether an answer is outstanding."""
+        return any(sent.open for sent in self.maybe)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an EVSE may hold, and what we want it to. ``target_w`` is the last allocation."""
+
+    evse: NodeId
+    share: Held = Held()
+    session: Held = Held()
+    version: int = 0
+    target_w: Watts = Watts(0)
+    binding: str = ""
+    binding_node: NodeId = NodeId("")
+    binding_envelope: str = ""
+    decision: EvidenceId = EvidenceId("")
+    increased_at: datetime = EPOCH
+    uncommandable_since: datetime | None = None
+    retry_at: datetime | None = None
+    lying: bool = False
+    occupied: bool = False
+    wants_power: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A running charging session at an EVSE."""
+
+    id: SessionId
+    evse: NodeId
+    transaction: str
+    started_at: datetime
+    evidence: EvidenceId
+    meter_start_wh: WattHours | None = None
+    asked_wh: WattHours | None = None
+    departure_at: datetime | None = None
+    max_w: Watts | None = None
+    wants_power: bool | None = None
+    curtailed_mws: Mapping[str, int] = field(default_factory=dict)
+    """Per envelope (or limit) label: milliwatt-seconds withheld; integer so that replay is exact."""
+    counted_at: datetime = EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A station's line. ``connected`` is False after every start of the gateway."""
+
+    id: StationId
+    generation: int = 0
+    connected: bool = False
+    protocol: str = ""
+    since: datetime = EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One row of its own: what belongs to no other section."""
+
+    epoch: int = 0
+    boot: str = ""
+    started_at: datetime = EPOCH
+    last_now: datetime = EPOCH
+    decision: EvidenceId = EvidenceId("")
+    decided_at: datetime = EPOCH
+    limits: Mapping[str, int] = field(default_factory=dict)
+    standing: Mapping[str, int] = field(default_factory=dict)
+    reported: Mapping[str, datetime] = field(default_factory=dict)
+    complained: tuple[str, ...] = ()
+    judged_until: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Last value of a quantity at a node."""
+
+    value: int
+    measured_at: datetime
+    received_at: datetime
+    quality: Quality = Quality.GOOD
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "control": Control,
+    "sources": Source,
+    "envelopes": OperatingEnvelope,
+    "stations": Station,
+    "grants": Grant,
+    "sessions": Session,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """A whole site at one instant. Never mutated."""
+
+    seq: int = 0
+    control: Control = Control()
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    envelopes: Mapping[str, OperatingEnvelope] = field(default_factory=dict)
+    stations: Mapping[str, Station] = field(default_factory=dict)
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    points: Mapping[tuple[NodeId, Quantity], Point] = field(default_factory=dict)
+    history: Mapping[str, tuple[tuple[datetime, int], ...]] = field(default_factory=dict)
+    """Measured W per judged node, oldest first."""
+    applied: Mapping[str, tuple[tuple[datetime, int | None], ...]] = field(default_factory=dict)
+    """Limit in force per envelope id, oldest first: (since, W or None)."""
+    ticks: tuple[str, ...] = ()
+    looked_at: datetime = EPOCH
+    """When the last decision was taken, whether or not it changed anything."""
+    next_deadline: datetime = EPOCH
+
+
+def from_sections(seq: int, sections: Mapping[str, Mapping[str, Any]]) -> SiteState:
+    """The state as storage has it."""
+    return SiteState(
+        seq=seq,
+        control=sections.get("control", {}).get("control", Control()),
+        sources=dict(sections.get("sources", {})),
+        envelopes=dict(sections.get("envelopes", {})),
+        stations=dict(sections.get("stations", {})),
+        grants=dict(sections.get("grants", {})),
+        sessions=dict(sections.get("sessions", {})),
+    )
+
+
+class Work:
+    """A step in the making: reads the old state, collects what changes. Lives for one step."""
+
+    def __init__(self, facts: SiteFacts, state: SiteState, now: datetime) -> None:
+        self.facts = facts
+        self.state = state
+        self.now = now
+        self.seq = state.seq + 1
+        self.control = state.control
+        self.sources = dict(state.sources)
+        self.envelopes = dict(state.envelopes)
+        self.stations = dict(state.stations)
+        self.grants = dict(state.grants)
+        self.sessions = dict(state.sessions)
+        self.points = dict(state.points)
+        self.history = dict(state.history)
+        self.applied = dict(state.applied)
+        self.ticks = state.ticks
+        self.looked_at = state.looked_at
+        self.evidence: list[EvidenceDraft] = []
+        self.outbox: list[OutboxItem] = []
+        self.commands: list[Command] = []
+        self.records: list[Record] = []
+        self.causes: list[EvidenceId] = []
+        self.dirty = False
+        self._ordinal = 0
+
+    @property
+    def site(self) -> SiteId:
+        """Whose step this is."""
+        return self.facts.tree.site
+
+    @property
+    def settings(self) -> Settings:
+        """Durations and margins."""
+        return self.facts.settings
+
+    def new_id(self, prefix: str) -> str:
+        """The next id of this step: derived, so that replay gives the same."""
+        self._ordinal += 1
+        return derive(prefix, self.now, self.site, self.seq, self._ordinal)
+
+    def seal(  # noqa: PLR0913  keyword-only parts of one entry
+        self,
+        type_: str,
+        *,
+        subject: Mapping[str, str] | None = None,
+        cause: tuple[EvidenceId, ...] = (),
+        body: Mapping[str, Json] | None = None,
+        message: MessageRef | None = None,
+        way: Way = Way.INTERNAL,
+        reason: str = "",
+        as_id: EvidenceId | None = None,
+        place: int | None = None,
+    ) -> EvidenceId:
+        """Add an entry and return its id.
+
+        ``as_id`` gives it an id that was derived before; ``place`` puts it there among the step's
+        entries. A ``reason`` on an inbound message means that it was refused.
+        """
+        named = dict(subject or {})
+        actor: Actor = GATEWAY
+        if message is not None:
+            named.setdefault("peer", message.peer)
+            named.setdefault("request_id", message.message_id)
+            way, actor = Way.IN, message.actor
+        draft = EvidenceDraft(
+            id=as_id or EvidenceId(self.new_id("evd")),
+            type=type_,
+            at=self.now,
+            subject=named,
+            cause=tuple(dict.fromkeys(c for c in cause if c)),
+            way=way,
+            actor=actor,
+            raw=message.raw if message is not None else None,
+            body=body or {},
+            result="refused" if reason and message is not None else "ok",
+            reason=reason,
+        )
+        self.evidence.insert(len(self.evidence) if place is None else place, draft)
+        return draft.id
+
+    def owe(self, peer: PeerId, kind: str, body: Mapping[str, Json], **extra: Any) -> None:
+        """Put a fact into the outbox."""
+        self.outbox.append(OutboxItem(id=self.new_id("out"), peer=peer, kind=kind, body=body, **extra))
+
+    def grant(self, evse: NodeId) -> Grant:
+        """The grant of an EVSE; an untouched one when there is none yet."""
+        return self.grants.get(evse) or Grant(evse=evse)
+
+    def set_grant(self, grant: Grant) -> None:
+        """Replace a grant."""
+        self.grants[grant.evse] = grant
+
+    def set_control(self, **changes: Any) -> None:
+        """Replace fields of the control row."""
+        self.control = replace(self.control, **changes)
+
+    def changed_rows(self) -> Iterator[RowChange]:
+        """Every stored row that differs from the old state."""
+        if self.control is not self.state.control:
+            yield RowChange("control", "control", self.control)
+        for section in SECTIONS:
+            if section == "control":
+                continue
+            old: Mapping[str, object] = getattr(self.state, section)
+            new: Mapping[str, object] = getattr(self, section)
+            for key, value in new.items():
+                if old.get(key) is not value and old.get(key) != value:
+                    yield RowChange(section, key, value)
+            for key in old:
+                if key not in new:
+                    yield RowChange(section, key, None)

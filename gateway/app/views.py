@@ -1,0 +1,146 @@
+"""The state in words: plain JSON for status pages and ``explain``. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.app.envelopes import limits_at
+from gateway.app.judge import node_power_w
+from gateway.app.ledger import worst_case_w
+from gateway.app.limits import picture, surroundings
+from gateway.app.state import SiteFacts, SiteState, Work
+from gateway.domain.envelope import OperatingEnvelope
+from gateway.domain.errors import UnknownNode
+from gateway.domain.evidence import Json
+from gateway.domain.ids import NodeId
+from gateway.domain.timeline import rfc3339
+
+
+def describe_site(facts: SiteFacts, state: SiteState, now: datetime) -> dict[str, Json]:
+    """Sources, stations, sessions and open violations."""
+    return {
+        "site": facts.tree.site,
+        "at": rfc3339(now),
+        "topology": facts.tree.version,
+        "sequence": state.seq,
+        "sources": [
+            {
+                "source": s.id,
+                "alive": s.is_alive(now),
+                "alive_until": None if s.alive_until is None else rfc3339(s.alive_until),
+                "ended": s.ended,
+            }
+            for s in state.sources.values()
+        ],
+        "stations": [
+            {"station": s.id, "connected": s.connected, "protocol": s.protocol, "generation": s.generation}
+            for s in state.stations.values()
+        ],
+        "sessions": [
+            {"session": s.id, "evse": s.evse, "transaction": s.transaction, "started_at": rfc3339(s.started_at)}
+            for s in state.sessions.values()
+        ],
+        "envelopes": describe_envelopes(state),
+        "standing_violations_w": dict(state.control.standing),
+    }
+
+
+def describe_envelopes(state: SiteState) -> list[Json]:
+    """Every envelope with its state and the values in force."""
+    return [_envelope(e) for e in sorted(state.envelopes.values(), key=lambda e: e.id)]
+
+
+def describe_tree(facts: SiteFacts, state: SiteState, now: datetime) -> dict[str, Json]:
+    """Per node: the limit in force and its source, what is allocated, measured, and could be drawn."""
+    work = Work(facts, state, now)
+    view = picture(work)
+    nodes: list[Json] = []
+    for path, node in facts.tree.nodes.items():
+        bound = min(view.bounds[path][0], key=lambda b: b.value_w, default=None)
+        grants = [work.grant(e.path) for e in facts.tree.evses(path)]
+        own = work.grant(path) if node.evse is not None else None
+        nodes.append(
+            {
+                "node": path,
+                "kind": node.kind.value,
+                "limit_w": None if bound is None else bound.value_w,
+                "limit_source": None if bound is None else bound.label,
+                "allocated_w": sum(g.target_w for g in grants),
+                "measured_w": node_power_w(work, path),
+                "load_w": view.loads[path],
+                "binding": own.binding if own is not None else None,
+                "lying": own.lying if own is not None else None,
+            }
+        )
+    return {"site": facts.tree.site, "at": rfc3339(now), "nodes": nodes}
+
+
+def explain(facts: SiteFacts, state: SiteState, evse: NodeId, now: datetime) -> dict[str, Json]:
+    """Why an EVSE has what it has: the binding limit, from which message, until when.
+
+    Raises:
+        UnknownNode: no such EVSE.
+    """
+    node = facts.tree.node(evse)
+    if node.evse is None:
+        raise UnknownNode(f'"{evse}" is no EVSE', hint="name a node of kind EVSE; `gridgate tree` lists them")
+    work = Work(facts, state, now)
+    grant, session = work.grant(evse), state.sessions.get(evse)
+    envelope = state.envelopes.get(grant.binding_envelope)
+    confirmed = grant.session.confirmed or grant.share.confirmed
+    return {
+        "evse": evse,
+        "at": rfc3339(now),
+        "target_w": grant.target_w,
+        "installed_w": None if confirmed is None else confirmed.at(now),
+        "worst_case_w": worst_case_w(grant, node.evse, now, work.settings, 0),
+        "binding": grant.binding,
+        "binding_node": grant.binding_node,
+        "envelope": None if envelope is None else _explained(work, envelope, now),
+        "decision": grant.decision,
+        "session": None if session is None else session.id,
+        "uncommandable_since": None if grant.uncommandable_since is None else rfc3339(grant.uncommandable_since),
+        "lying": grant.lying,
+    }
+
+
+def _explained(work: Work, envelope: OperatingEnvelope, now: datetime) -> Json:
+    around = surroundings(work, envelope)
+    requests = dict(envelope.messages)
+    values = limits_at(envelope, now, around)
+    ends = [b.end for b in (*envelope.primary, *envelope.fallback) if b.start <= now < b.end]
+    return {
+        "envelope": envelope.id,
+        "source": envelope.source,
+        "state": envelope.state.value,
+        "until": rfc3339(min(ends)) if ends else None,
+        "values": [
+            {
+                "dimension": v.dimension.value,
+                "value": v.value,
+                "revision": v.revision,
+                "request_id": requests.get(v.revision, ""),
+            }
+            for v in values
+        ],
+    }
+
+
+def _envelope(envelope: OperatingEnvelope) -> Json:
+    values = envelope.fallen or envelope.held
+    return {
+        "envelope": envelope.id,
+        "source": envelope.source,
+        "node": envelope.node,
+        "direction": envelope.direction.value,
+        "key": envelope.key,
+        "state": envelope.state.value,
+        "since": rfc3339(envelope.entered_at),
+        "cause": envelope.cause,
+        "stale_policy": envelope.stale,
+        "fallback": envelope.fallback_rule,
+        "values": [{"dimension": v.dimension.value, "value": v.value} for v in values],
+        "blocks": len(envelope.primary),
+        "fallback_blocks": len(envelope.fallback),
+        "flags": list(envelope.flags),
+    }

@@ -1,0 +1,166 @@
+"""What a station may hold: the grant ledger's rules, each as a sentence."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from gateway.app.ledger import worst_case_w
+from gateway.app.state import Settings
+from gateway.domain import events as ev
+from gateway.domain.effects import Layer
+from gateway.domain.ids import NodeId
+from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, power
+
+E1 = "main/garage/evse-1"
+
+
+def worst(driver: Driver, index: int = 1) -> int:
+    node = driver.tree.node(NodeId(f"main/garage/evse-{index}"))
+    return worst_case_w(driver.state.grants[node.path], node.evse, driver.now, driver.settings, 0)
+
+
+def a_busy_site(limit_w: int = 30_000, evses: int = 2) -> Driver:
+    driver = Driver(tree=a_tree(evses))
+    driver.step(heartbeat(600), forecast((0, 600, limit_w)))
+    driver.connect(*range(1, evses + 1))
+    driver.plug(*range(1, evses + 1))
+    return driver
+
+
+def test_a_station_never_proven_counts_at_everything_it_can_draw() -> None:
+    driver = Driver()
+    assert worst(driver) == 22_080
+
+
+def test_a_connected_station_is_told_its_permanent_share_first() -> None:
+    driver = Driver()
+    driver.connect(1)
+    first = driver.commands[0]
+    assert (first.layer, first.schedule.floor_w, first.schedule.edges) == (Layer.SAFE_SHARE, 4140, ())
+    assert worst(driver) == 4140
+
+
+def test_a_command_counts_from_the_moment_it_is_decided_and_until_it_is_resolved() -> None:
+    driver = a_busy_site()
+    driver.obey = False
+    before = worst(driver)
+    driver.step(forecast((0, 600, 50_000), ident="more"), now=at(1))
+    raised = next(c for c in driver.last.commands if c.evse == E1)
+    assert not raised.tightens
+    assert worst(driver) == raised.schedule.at(driver.now) > before
+    driver.answer(raised, ev.Outcome.TIMEOUT)
+    assert worst(driver) == raised.schedule.at(driver.now)
+
+
+def test_an_increase_waits_until_the_decrease_that_makes_room_is_confirmed() -> None:
+    driver = Driver(tree=a_tree(2))
+    driver.step(heartbeat(600), forecast((0, 600, 30_000)))
+    driver.connect(1, 2)
+    driver.plug(1)
+    assert driver.target(1) == 17_860
+    driver.obey = False
+    driver.now = at(2)
+    driver.plug(2)
+    sent = {c.evse: c.tightens for c in driver.last.commands}
+    assert sent == {E1: True}
+    driver.obey = True
+    driver.answer(driver.last.commands[0])
+    assert driver.commands[-1].evse == "main/garage/evse-2"
+    assert driver.target(1) == driver.target(2) == 11_000
+
+
+def test_every_schedule_falls_only_and_ends_in_the_open_ended_share() -> None:
+    driver = a_busy_site()
+    driver.step(forecast((10, 20, 20_000), ident="cut"), now=at(1))
+    session_commands = [c for c in driver.commands if c.layer is Layer.SESSION]
+    assert session_commands
+    for command in session_commands:
+        assert command.schedule.never_rises
+        assert command.schedule.floor_w == 4140
+
+
+def test_a_cut_inside_a_schedule_is_placed_early_by_the_guard() -> None:
+    driver = a_busy_site()
+    driver.step(forecast((10, 20, 20_000), ident="cut"), now=at(1))
+    command = next(c for c in reversed(driver.commands) if c.layer is Layer.SESSION)
+    guard = timedelta(seconds=driver.settings.guard_s)
+    assert at(10) - guard in command.schedule.edges
+
+
+def test_what_an_old_connection_carried_stays_possible_until_it_ends_by_itself() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.obey = False
+    driver.step(forecast((0, 600, 50_000), ident="more"), now=at(1))
+    raised = driver.last.commands[0]
+    driver.answer(raised, ev.Outcome.DISCONNECTED)
+    driver.generation = 2
+    driver.obey = True
+    driver.connect(1)
+    assert worst(driver) >= raised.schedule.at(driver.now)
+
+
+def test_silence_makes_a_station_uncommandable_and_the_others_make_room() -> None:
+    driver = a_busy_site(limit_w=40_000)
+    driver.run_to(0.9)
+    driver.obey = False
+    driver.step(forecast((0, 600, 30_000), ident="less"), now=at(1))
+    cuts = {c.evse: c for c in driver.last.commands}
+    driver.answer(cuts["main/garage/evse-2"])
+    driver.run_to(1 + (driver.settings.confirm_s + 1) / 60)
+    assert driver.state.grants[E1].uncommandable_since is not None
+    assert "device.uncommandable" in driver.types()
+    driver.obey = True
+    for command in [c for c in driver.commands if c.evse == "main/garage/evse-2"][-1:]:
+        driver.answer(command)
+    assert worst(driver, 1) + worst(driver, 2) + 8_000 <= 30_000 or worst(driver, 2) == 4140
+
+
+def test_an_unanswered_command_is_tried_again() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.obey = False
+    driver.step(forecast((0, 600, 15_000), ident="less"), now=at(1))
+    count = len(driver.commands)
+    driver.run_to(1 + (driver.settings.confirm_s + driver.settings.retry_s + 1) / 60)
+    assert len(driver.commands) > count
+
+
+def test_a_draw_above_everything_a_station_may_hold_is_a_lie_and_counts_at_its_most() -> None:
+    driver = a_busy_site(limit_w=20_000)
+    driver.run_to(2)
+    driver.step(power(E1, 21_000, at(2)), now=at(2))
+    assert driver.state.grants[E1].lying
+    assert worst(driver) == 22_080
+    assert "device.lying" in driver.types()
+
+
+def test_an_ended_session_leaves_the_share_alone() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.step(ev.SessionEnded(NodeId(E1), "tx-1", at(1), forecast((0, 1, 1)).message), now=at(1))
+    assert worst(driver) == 4140
+    assert "session.outcome" in driver.types()
+
+
+def test_a_restart_counts_everything_that_was_on_its_way() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.obey = False
+    driver.step(forecast((0, 600, 50_000), ident="more"), now=at(1))
+    raised = driver.last.commands[0]
+    driver.step(ev.GatewayStarted(2, "boot2", False, "cfg"))
+    assert worst(driver) >= raised.schedule.at(driver.now)
+    assert not driver.state.stations["CP-1"].connected
+
+
+def test_shares_fall_where_a_known_block_could_not_hold_them_all() -> None:
+    driver = Driver(tree=a_tree(3))
+    driver.step(heartbeat(600), forecast((0, 600, 17_000)))
+    driver.connect(1, 2, 3)
+    floors = [driver.state.grants[f"main/garage/evse-{i}"].share.confirmed.floor_w for i in (1, 2, 3)]
+    assert floors == [4140, 4140, 0]
+
+
+def test_a_load_without_model_lets_nothing_rise() -> None:
+    settings = Settings()
+    assert settings.guard_s > 0
+    driver = a_busy_site()
+    driver.step(power("main/house", 25_000, at(1)), now=at(1))
+    assert driver.target(1) + driver.target(2) <= 30_000 - 25_000 or driver.target(1) == 4140
