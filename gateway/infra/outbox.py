@@ -1,0 +1,180 @@
+"""Carrying facts to grid parties: in order per peer, at least once, with one id per fact.
+
+A fact is stored with the state that it comes from; here it is tried until it is delivered, dead or
+not wanted any more. The runner's transaction remembers the progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from gateway.domain import events as ev
+from gateway.domain.effects import OutboxItem
+from gateway.domain.errors import GatewayError
+from gateway.domain.ids import EvidenceId, PeerId, SiteId
+from gateway.ports.clock import Clock
+from gateway.ports.grid import Delivery, DeliveryStatus, FactCarrier
+from gateway.ports.store import CommitUnit, OutboxRow, OutboxUpdate
+
+log = logging.getLogger("gridgate.outbox")
+
+MAX_ATTEMPTS = 50
+"""With the delays below about a day; then the fact is dead and says so in evidence."""
+
+DELAYS_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
+"""Real seconds before the next attempt; the last one repeats. Half of each is random."""
+
+MAX_WAITING = 10_000
+"""Facts per peer held in memory; more are in the store and taken after a restart."""
+
+
+class Ledger(Protocol):
+    """What the courier needs of the runner."""
+
+    site: SiteId
+
+    @property
+    def epoch(self) -> int: ...
+    def note(self, events: Sequence[ev.Event]) -> None: ...
+    def commit_outbox(self, unit: CommitUnit) -> Future[tuple[EvidenceId, ...]]: ...
+
+
+@dataclass(slots=True)
+class _Owed:
+    item: OutboxItem
+    attempts: int
+    not_before: datetime | None
+
+
+class Courier:
+    """One task per peer, so that a peer that takes its time delays nobody else."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, owed: Sequence[OutboxRow]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._carriers: list[FactCarrier] = []
+        self._waiting: dict[PeerId, deque[_Owed]] = {}
+        self._news: dict[PeerId, asyncio.Event] = {}
+        self._tasks: dict[PeerId, asyncio.Task[None]] = {}
+        self._running = False
+        self._jitter = random.Random()  # delays only, never a secret
+        for row in owed:
+            self._queue(row.item.peer).append(_Owed(row.item, row.attempts, row.not_before))
+
+    def attach(self, carriers: Iterable[FactCarrier]) -> None:
+        """Name who carries."""
+        self._carriers = list(carriers)
+
+    def start(self) -> None:
+        """Begin with what was owed before."""
+        self._running = True
+        for peer in tuple(self._waiting):
+            self._ensure(peer)
+
+    async def stop(self) -> None:
+        """End; what is owed stays in the store."""
+        self._running = False
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def take(self, items: Sequence[OutboxItem]) -> None:
+        """Owe committed facts."""
+        for item in items:
+            queue = self._queue(item.peer)
+            if len(queue) >= MAX_WAITING:
+                log.warning("outbox of %s is full in memory; the store keeps %s", item.peer, item.id)
+                continue
+            queue.append(_Owed(item, 0, item.not_before))
+            self._ensure(item.peer)
+
+    def depth(self) -> dict[str, int]:
+        """Facts owed per peer."""
+        return {peer: len(queue) for peer, queue in self._waiting.items()}
+
+    def _queue(self, peer: PeerId) -> deque[_Owed]:
+        return self._waiting.setdefault(peer, deque())
+
+    def _ensure(self, peer: PeerId) -> None:
+        if not self._running:
+            return
+        self._news.setdefault(peer, asyncio.Event()).set()
+        if peer not in self._tasks:
+            self._tasks[peer] = asyncio.get_running_loop().create_task(self._serve(peer), name=f"outbox {peer}")
+
+    async def _serve(self, peer: PeerId) -> None:
+        queue, news = self._queue(peer), self._news[peer]
+        while self._running:
+            if not queue:
+                news.clear()
+                await news.wait()
+                continue
+            owed = queue[0]
+            if owed.not_before is not None:
+                await self._clock.sleep_until(owed.not_before)
+            try:
+                delivery = await self._attempt(owed)
+            except Exception as problem:  # outermost loop of the task: one fact must not stop the rest
+                log.exception("delivery of %s failed", owed.item.id)
+                delivery = Delivery(DeliveryStatus.RETRY, f"{type(problem).__name__}: {problem}")
+            owed.attempts += 1
+            await self._settle(queue, owed, delivery)
+
+    async def _attempt(self, owed: _Owed) -> Delivery:
+        if owed.item.expires_at is not None and self._clock.now() >= owed.item.expires_at:
+            return Delivery(DeliveryStatus.DEAD, "obsolete")
+        carrier = next((c for c in self._carriers if c.serves(owed.item.peer)), None)
+        if carrier is None:
+            return Delivery(DeliveryStatus.DEAD, "no adapter serves this peer")
+        return await carrier.deliver(owed.item)
+
+    async def _settle(self, queue: deque[_Owed], owed: _Owed, delivery: Delivery) -> None:
+        status = delivery.status
+        if status is DeliveryStatus.RETRY and owed.attempts >= MAX_ATTEMPTS:
+            status = DeliveryStatus.DEAD
+        if status is DeliveryStatus.RETRY:
+            wait_s = self._delay_s(owed.attempts, delivery.after_s)
+            await self._remember(owed, "ready", delivery.detail, self._clock.now() + timedelta(seconds=wait_s))
+            await asyncio.sleep(wait_s)
+            return
+        queue.popleft()
+        await self._remember(owed, "done" if status is DeliveryStatus.DONE else "dead", delivery.detail, None)
+        self._ledger.note(
+            [
+                ev.ReportDelivered(
+                    work=owed.item.id,
+                    peer=owed.item.peer,
+                    kind=owed.item.kind,
+                    delivered=status is DeliveryStatus.DONE,
+                    detail=delivery.detail,
+                    cause=tuple(owed.item.cause),
+                )
+            ]
+        )
+
+    def _delay_s(self, attempts: int, wish_s: float | None) -> float:
+        base = DELAYS_S[min(attempts - 1, len(DELAYS_S) - 1)]
+        return max(base / 2 + self._jitter.random() * base / 2, min(wish_s or 0.0, 3_600.0))
+
+    async def _remember(self, owed: _Owed, status: str, error: str, not_before: datetime | None) -> None:
+        update = OutboxUpdate(owed.item.id, status, owed.attempts, not_before, error[:500])
+        unit = CommitUnit(
+            site=self._ledger.site,
+            epoch=self._ledger.epoch,
+            seq=0,
+            at=self._clock.now(),
+            outbox_updates=(update,),
+            lazy=True,
+        )
+        with contextlib.suppress(GatewayError):
+            # A progress that is not remembered means one more delivery with the same id.
+            await asyncio.wrap_future(self._ledger.commit_outbox(unit))

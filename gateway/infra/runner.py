@@ -1,0 +1,460 @@
+"""One site's runner: queues events, steps the controller, commits, dispatches. The I/O around it.
+
+Everything that happened passes through one queue in order. A batch of it is one step; its changes
+commit as one unit; then callers are told, commands and facts leave. ``current`` is the state that
+steps read, ``durable`` the last one committed: when a commit fails the runner falls back to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.domain import events as ev
+from gateway.domain.effects import Changes, Command, OutboxItem
+from gateway.domain.errors import GatewayError, LocalError, StoreError
+from gateway.domain.evidence import sha256_hex
+from gateway.domain.ids import EvidenceId, NodeId, SiteId
+from gateway.domain.measurement import Measurement, Quantity
+from gateway.domain.quantities import Watts
+from gateway.infra.outbox import Courier
+from gateway.ports.clock import Clock
+from gateway.ports.fleet import LimitActuator
+from gateway.ports.gate import AdapterRow, EvseView, Inbound, Receipt, Verdict
+from gateway.ports.grid import FactCarrier
+from gateway.ports.store import CommitUnit, EncodedRow, Journal, Loaded, Store
+
+log = logging.getLogger("gridgate.runner")
+
+MAX_QUEUE = 50_000
+"""Events that may wait. More than that and the caller is refused rather than memory eaten."""
+
+MAX_BATCH = 512
+"""Events of one step: bounds how long the loop is held."""
+
+TICK_S = 10.0
+"""Site seconds between telemetry ticks, and while a decrease waits or a load alarms one second."""
+
+FAST_TICK_S = 1.0
+
+CLOCK_JUMP_S = 5.0
+"""Wall against monotonic: a difference beyond this between two looks is a step of the clock."""
+
+
+class State(Protocol):
+    """What the runner reads of a controller's state."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def next_deadline(self) -> datetime: ...
+    @property
+    def grants(self) -> Mapping[str, Any]: ...
+    @property
+    def sessions(self) -> Mapping[str, Any]: ...
+
+
+class Stepper(Protocol):
+    """The controller, as the runner needs it."""
+
+    def step(self, state: Any, events: Sequence[ev.Event], now: datetime) -> tuple[Any, Changes]:
+        """Next state and what to do."""
+        ...
+
+
+@dataclass(slots=True)
+class _Job:
+    """One submission: its events and who waits for it."""
+
+    events: Sequence[ev.Event]
+    inbound: Inbound | None
+    rows: Sequence[AdapterRow]
+    outbox: Sequence[OutboxItem]
+    waiter: asyncio.Future[Receipt] | None
+    journal: Journal | None = None
+
+
+@dataclass(slots=True)
+class _Register:
+    """Samples since the last tick: the newest per node and quantity."""
+
+    samples: dict[tuple[NodeId, Quantity], Measurement] = field(default_factory=dict)
+
+
+class Runner:
+    """Implements ``gateway.ports.gate.SiteGate`` for one site.
+
+    Args:
+        fast_nodes: nodes whose power decides at once (loads and site meters): a sample of them
+            that moved is ticked within a second.
+    """
+
+    def __init__(  # noqa: PLR0913  wired once, by name, by the composition root
+        self,
+        site: SiteId,
+        *,
+        stepper: Stepper,
+        state: Any,
+        loaded: Loaded,
+        store: Store,
+        clock: Clock,
+        boot: str,
+        fast_nodes: Iterable[NodeId] = (),
+        on_fatal: Callable[[BaseException], None] = lambda _problem: None,
+    ) -> None:
+        self.site = site
+        self._stepper = stepper
+        self._store = store
+        self._clock = clock
+        self._boot = boot
+        self._epoch = loaded.epoch
+        self._cold = loaded.cold
+        self._state: Any = state
+        self._durable: Any = state
+        self._rows = dict(loaded.adapter_rows)
+        self._queue: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._register = _Register()
+        self._fast_nodes = frozenset(fast_nodes)
+        self._actuators: list[LimitActuator] = []
+        self._in_doubt: dict[tuple[str, str, str], asyncio.Future[Receipt]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._broken_since: datetime | None = None
+        self._pending_commits = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._last_tick: datetime | None = None
+        self._journal_row = 0
+        self._stopping = False
+        self._on_fatal = on_fatal
+        self.courier = Courier(self, clock, loaded.outbox)
+
+    # --- wiring -----------------------------------------------------------------------------
+
+    def attach(self, actuators: Iterable[LimitActuator], carriers: Iterable[FactCarrier]) -> None:
+        """Name who carries limits and facts; before :meth:`start`."""
+        self._actuators = list(actuators)
+        self.courier.attach(carriers)
+
+    async def start(self, config_sha256: str) -> None:
+        """Re-evaluate what is due, durably, before anything is served; then run."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run(), name=f"site {self.site}")]
+        await self.submit([ev.GatewayStarted(self._epoch, self._boot, self._cold, config_sha256)])
+        self.courier.start()
+
+    async def stop(self, cause: str) -> None:
+        """Seal the end, wait for what is under way, stop."""
+        with contextlib.suppress(StoreError):
+            await self.submit([ev.GatewayStopping(cause)])
+        await self.courier.stop()
+        self._stopping = True
+        self._wake.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._idle.wait()
+
+    @property
+    def state(self) -> Any:
+        """The controller's current state, for views."""
+        return self._state
+
+    @property
+    def is_store_broken(self) -> bool:
+        """Whether the last commit failed: nothing is acknowledged, nothing rises."""
+        return self._broken_since is not None
+
+    # --- the gate ---------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        events: Sequence[ev.Event],
+        *,
+        inbound: Inbound | None = None,
+        rows: Sequence[AdapterRow] = (),
+        outbox: Sequence[OutboxItem] = (),
+    ) -> Receipt:
+        """See the port."""
+        if inbound is not None:
+            known = await self._seen(inbound)
+            if known is not None:
+                return known
+        waiter: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        if inbound is not None:
+            key = _key(inbound)
+            self._in_doubt[key] = waiter
+            waiter.add_done_callback(lambda _done: self._in_doubt.pop(key, None))
+        self._enqueue(_Job(events, inbound, rows, outbox, waiter))
+        return await waiter
+
+    def note(self, events: Sequence[ev.Event]) -> None:
+        """See the port."""
+        self._enqueue(_Job(events, None, (), (), None))
+
+    async def measure(self, samples: Sequence[Measurement]) -> None:
+        """See the port."""
+        await asyncio.wrap_future(self._store.record_samples(self.site, samples))
+        for sample in samples:
+            key = (sample.node, sample.quantity)
+            known = self._register.samples.get(key)
+            if known is None or known.measured_at <= sample.measured_at:
+                self._register.samples[key] = sample
+            if sample.node in self._fast_nodes and self._tick_age() >= FAST_TICK_S:
+                self._wake.set()
+
+    def adapter_rows(self, adapter: str, prefix: str = "") -> dict[str, bytes]:
+        """See the port."""
+        return {k: v for (name, k), v in self._rows.items() if name == adapter and k.startswith(prefix)}
+
+    def evse(self, evse: NodeId) -> EvseView:
+        """See the port."""
+        grant = self._state.grants.get(evse)
+        session = self._state.sessions.get(evse)
+        confirmed = grant.share.confirmed if grant is not None else None
+        return EvseView(
+            evse=evse,
+            limit_w=grant.target_w if grant is not None else Watts(0),
+            safe_share_w=confirmed.floor_w if confirmed is not None else Watts(0),
+            transaction=session.transaction if session is not None else None,
+        )
+
+    # --- deduplication ----------------------------------------------------------------------
+
+    async def _seen(self, inbound: Inbound) -> Receipt | None:
+        """The answer to a message that came before; also to one whose commit is still under way."""
+        digest = sha256_hex(inbound.body)
+        while (doubt := self._in_doubt.get(_key(inbound))) is not None:
+            await asyncio.wait([doubt])
+        hit = self._store.inbox(inbound.peer, inbound.endpoint, inbound.message_id)
+        if hit is None:
+            return None
+        if hit.sha256 == digest:
+            return Receipt(Verdict.DUPLICATE, hit.answer)
+        return Receipt(Verdict.CONFLICT)
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    def _enqueue(self, job: _Job) -> None:
+        if len(self._queue) >= MAX_QUEUE:
+            problem = StoreError(f"site {self.site} has {MAX_QUEUE} events waiting", code="store.queue-full")
+            if job.waiter is None:
+                log.error("queue full, event dropped", extra={"site": self.site})
+                return
+            job.waiter.set_exception(problem)
+            return
+        self._queue.append(job)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        """The outermost loop of the site: records what went wrong and goes on."""
+        last_wall, last_mono = self._clock.now(), self._clock.monotonic()
+        while not (self._stopping and not self._queue):
+            try:
+                await self._wait()
+                last_wall, last_mono = self._watch_clock(last_wall, last_mono)
+                self._turn()
+            except Exception as problem:  # outermost loop of the task: a site must not die of one event
+                log.exception("step failed", extra={"site": self.site})
+                self._on_fatal(problem)
+            await asyncio.sleep(0)
+
+    async def _wait(self) -> None:
+        if self._queue:
+            return
+        due = self._state.next_deadline
+        if self._register.samples:
+            due = min(due, (self._last_tick or self._clock.now()) + timedelta(seconds=self._tick_s()))
+        left = max((due - self._clock.now()).total_seconds(), 0.0)
+        self._wake.clear()
+        if self._queue or self._stopping:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), min(self._clock.wall_seconds(left), 60.0))
+
+    def _watch_clock(self, last_wall: datetime, last_mono: float) -> tuple[datetime, float]:
+        wall, mono = self._clock.now(), self._clock.monotonic()
+        expected = self._clock.wall_seconds((wall - last_wall).total_seconds())
+        jump = expected - (mono - last_mono)
+        if abs(jump) > CLOCK_JUMP_S:
+            self.note([ev.ClockStepped(round(jump))])
+        return wall, mono
+
+    def _tick_age(self) -> float:
+        if self._last_tick is None:
+            return float("inf")
+        return (self._clock.now() - self._last_tick).total_seconds()
+
+    def _turn(self) -> None:
+        """Take what waits into as few steps as its durability allows."""
+        now = self._clock.now()
+        tick = self._take_tick(now)
+        if tick is not None:
+            self._step([tick], now)
+        jobs: list[_Job] = []
+        while self._queue and len(jobs) < MAX_BATCH:
+            job = self._queue.popleft()
+            if job.inbound is not None or job.waiter is not None:
+                if jobs:
+                    self._step(jobs, now)
+                    jobs = []
+                self._step([job], now)
+            else:
+                jobs.append(job)
+        if jobs:
+            self._step(jobs, now)
+        elif tick is None and now >= self._state.next_deadline:
+            self._step([_Job([ev.DeadlineReached()], None, (), (), None)], now)
+
+    def _tick_s(self) -> float:
+        return FAST_TICK_S if any(n in self._fast_nodes for n, _ in self._register.samples) else TICK_S
+
+    def _take_tick(self, now: datetime) -> _Job | None:
+        if not self._register.samples or self._tick_age() < self._tick_s():
+            return None
+        taken = sorted(self._register.samples.values(), key=lambda m: (m.node, m.quantity.value))
+        self._register = _Register()
+        self._last_tick = now
+        samples = tuple(ev.Sample(m.node, m.quantity, m.value, m.measured_at, m.received_at, m.quality) for m in taken)
+        data = msgspec.json.encode(samples)
+        self._journal_row += 1
+        event = ev.TelemetryTick(samples, hashlib.sha256(data).hexdigest(), self._journal_row, self._journal_row)
+        return _Job([event], None, (), (), None, Journal(now, "tick", data))
+
+    def _step(self, jobs: list[_Job], now: datetime) -> None:
+        events = [event for job in jobs for event in job.events]
+        try:
+            after, changes = self._stepper.step(self._state, events, now)
+        except Exception as problem:
+            # A bug of ours: tell who waits, and let one bad event not take its neighbours along.
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._step([job], now)
+                return
+            self._fail(jobs, LocalError(f"step failed: {type(problem).__name__}: {problem}"))
+            raise
+        unit = self._unit(jobs, changes, now)
+        self._state = after
+        if _is_empty(unit):
+            if not self._pending_commits:
+                self._durable = after
+            self._answer(jobs, ())
+            return
+        self._commit(jobs, unit, changes, after)
+
+    def _unit(self, jobs: list[_Job], changes: Changes, now: datetime) -> CommitUnit:
+        inbound = next((job.inbound for job in jobs if job.inbound is not None), None)
+        rows = tuple(
+            EncodedRow(row.section, row.key, None if row.value is None else msgspec.json.encode(row.value))
+            for row in changes.rows
+        )
+        return CommitUnit(
+            site=self.site,
+            epoch=self._epoch,
+            seq=changes.seq,
+            at=now,
+            rows=rows,
+            evidence=changes.evidence,
+            outbox=(*changes.outbox, *(item for job in jobs for item in job.outbox)),
+            inbound=inbound,
+            adapter_rows=tuple(row for job in jobs for row in job.rows),
+            records=changes.records,
+            journal=next((job.journal for job in jobs if job.journal is not None), None),
+            lazy=not changes.commands and all(job.waiter is None for job in jobs),
+        )
+
+    def _commit(self, jobs: list[_Job], unit: CommitUnit, changes: Changes, after: Any) -> None:
+        future = self._store.commit(unit)
+        self._pending_commits += 1
+        self._idle.clear()
+        loop = asyncio.get_running_loop()
+
+        def done(finished: Future[tuple[EvidenceId, ...]]) -> None:
+            loop.call_soon_threadsafe(self._committed, jobs, unit, changes, after, finished)
+
+        future.add_done_callback(done)
+
+    def _committed(
+        self,
+        jobs: list[_Job],
+        unit: CommitUnit,
+        changes: Changes,
+        after: Any,
+        finished: Future[tuple[EvidenceId, ...]],
+    ) -> None:
+        self._pending_commits -= 1
+        if not self._pending_commits:
+            self._idle.set()
+        problem = finished.exception()
+        if problem is not None:
+            self._not_committed(jobs, changes, problem)
+            return
+        self._broken_since = None
+        self._durable = after
+        for row in unit.adapter_rows:
+            if row.value is None:
+                self._rows.pop((row.adapter, row.key), None)
+            else:
+                self._rows[(row.adapter, row.key)] = row.value
+        self._answer(jobs, finished.result())
+        self._dispatch(changes.commands)
+        self.courier.take(unit.outbox)
+
+    def _not_committed(self, jobs: list[_Job], changes: Changes, problem: BaseException) -> None:
+        """Fall back to what is durable; decreases leave all the same, nothing is acknowledged."""
+        if self._broken_since is None:
+            self._broken_since = self._clock.now()
+            log.error("store not writable: %s", problem, extra={"site": self.site})
+        if not self._pending_commits:
+            self._state = self._durable
+        self._dispatch(tuple(command for command in changes.commands if command.tightens))
+        self._fail(jobs, problem if isinstance(problem, StoreError) else StoreError(str(problem)))
+
+    def _fail(self, jobs: list[_Job], problem: GatewayError) -> None:
+        for job in jobs:
+            if job.waiter is not None and not job.waiter.done():
+                job.waiter.set_exception(problem)
+
+    def _answer(self, jobs: list[_Job], evidence: tuple[EvidenceId, ...]) -> None:
+        for job in jobs:
+            if job.waiter is not None and not job.waiter.done():
+                answer = job.inbound.answer if job.inbound is not None else b""
+                job.waiter.set_result(Receipt(Verdict.STORED, answer, evidence))
+
+    def _dispatch(self, commands: Sequence[Command]) -> None:
+        """Hand commands to whoever serves the station: tightening ones first."""
+        for command in sorted(commands, key=lambda c: not c.tightens):
+            actuator = next((a for a in self._actuators if a.serves(command.station)), None)
+            if actuator is None:
+                self.note([ev.CommandAnswered(command.id, command.evse, command.generation, ev.Outcome.NOT_SENT)])
+            else:
+                actuator.apply(command)
+
+    # --- for the courier --------------------------------------------------------------------
+
+    def commit_outbox(self, unit: CommitUnit) -> Future[tuple[EvidenceId, ...]]:
+        """Commit progress of outgoing facts; no state changes."""
+        return self._store.commit(unit)
+
+    @property
+    def epoch(self) -> int:
+        """This life's number."""
+        return self._epoch
+
+
+def _key(inbound: Inbound) -> tuple[str, str, str]:
+    return (inbound.peer, inbound.endpoint, inbound.message_id)
+
+
+def _is_empty(unit: CommitUnit) -> bool:
+    return not (
+        unit.rows or unit.evidence or unit.outbox or unit.inbound or unit.adapter_rows or unit.records or unit.journal
+    )
