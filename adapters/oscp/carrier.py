@@ -1,0 +1,330 @@
+"""Calls to peers: facts from the outbox, and heartbeats, which are never queued."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Protocol
+
+from adapters.oscp import core, session, translate, wire
+from adapters.oscp.core import BASE_PATH, Link
+from adapters.oscp.relations import Relations
+from adapters.oscp.session import CONNECTED, Relation, State, Trigger
+from adapters.oscp.vault import Vault
+from gateway.domain.effects import OutboxItem
+from gateway.domain.errors import GatewayError, MalformedMessage, StoreError, TransportError
+from gateway.domain.evidence import Json
+from gateway.domain.ids import NodeId, PeerId
+from gateway.domain.quantities import Phase
+from gateway.ports.clock import Clock
+from gateway.ports.grid import Delivery, DeliveryStatus, PeerSettings
+
+log = logging.getLogger("gridgate.oscp")
+
+_RETRY_STATUSES = frozenset({408, 425, 429})
+_NO_CONTENT = 204
+_RETRY_AFTER_CAP_S = 3_600.0
+"""No peer may silence us for longer than that with one header."""
+
+_SWALLOWED_BEAT_S = 5.0
+"""Pause after a fault of our own in the heartbeat loop, in real seconds."""
+
+
+class Answer(Protocol):
+    """A peer's answer. Header names are in any case."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class Caller(Protocol):
+    """One peer's outgoing line; ``gateway.kit.http_client.HttpCaller`` is the real one."""
+
+    def check_url(self, url: str) -> None:
+        """Raises ``NotAuthorised`` for an address that this peer may not send us to."""
+        ...
+
+    async def post(self, url: str, *, headers: Mapping[str, str], content: bytes) -> Answer:
+        """One attempt.
+
+        Raises:
+            TransportError: unreachable, too slow, or TLS refused.
+            NotAuthorised: an address that may not be called.
+            MalformedMessage: an answer that is no HTTP or too large.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
+
+
+CallerFactory = Callable[[PeerSettings], Caller]
+
+
+class Carrier:
+    """Delivers facts; the runner keeps their order, repeats and gives up. Also beats the hearts."""
+
+    def __init__(self, relations: Relations, clock: Clock, vault: Vault, callers: Mapping[PeerId, Caller]) -> None:
+        self._relations = relations
+        self._clock = clock
+        self._vault = vault
+        self._callers = callers
+        self._urls: Mapping[str, str] = {}
+        self._unreachable: set[PeerId] = set()
+
+    def listen_at(self, urls: Mapping[str, str]) -> None:
+        """Where peers find us, by listener name: scheme, host and port."""
+        self._urls = dict(urls)
+
+    def serves(self, peer: PeerId) -> bool:
+        """Whether ``peer`` is one of ours."""
+        return peer in self._relations.links
+
+    async def deliver(self, item: OutboxItem) -> Delivery:
+        """One attempt; ``item.id`` is the ``X-Request-ID`` of every attempt."""
+        try:
+            return await self._deliver(self._relations.links[item.peer], item)
+        except GatewayError as problem:
+            return Delivery(DeliveryStatus.DEAD, f"{problem.code}: {problem}")
+        except (KeyError, TypeError, ValueError) as problem:
+            # A body that cannot be written never can be: it must not hold up what stands behind it.
+            return Delivery(DeliveryStatus.DEAD, f"{item.kind} cannot be written: {problem!r}")
+
+    async def _deliver(self, link: Link, item: OutboxItem) -> Delivery:
+        match item.kind:
+            case core.REGISTER_CALLBACK:
+                return await self._register(link, item)
+            case core.ACKNOWLEDGE:
+                return await self._acknowledge(link, item)
+            case "measurements":
+                return await self._measurements(link, item)
+            case "compliance_error":
+                return await self._compliance_error(link, item)
+            case _:
+                return Delivery(DeliveryStatus.DEAD, f"OSCP cannot carry {item.kind}")
+
+    # --- answers that a relation waits for ---------------------------------------------------
+
+    async def _register(self, link: Link, item: OutboxItem) -> Delivery:
+        async with self._relations.lock(link):
+            relation = link.relation
+        swap = relation.swap
+        if swap is None or swap.request_id != item.correlation:
+            return Delivery(DeliveryStatus.DONE, "superseded or already answered")
+        mine = wire.VersionUrl(version=wire.VERSION, base_url=self._own_url(link))
+        token = self._vault.open(swap.token_sealed, link.record("in"))
+        body = wire.Register(token=token, version_url=(mine,)).to_wire()
+        delivery = await self._post(link, relation, "register", item.id, body, item.correlation)
+
+        def still_owed(current: Relation) -> bool:
+            return current.swap is not None and current.swap.request_id == swap.request_id
+
+        def done(current: Relation) -> Relation:
+            return session.finish_swap(current, link.onboarding_sha256)
+
+        return await self._settle(link, delivery, still_owed, done, session.abandon_swap)
+
+    async def _acknowledge(self, link: Link, item: OutboxItem) -> Delivery:
+        async with self._relations.lock(link):
+            relation = link.relation
+        if relation.acknowledging != item.correlation:
+            return Delivery(DeliveryStatus.DONE, "superseded or already answered")
+        body = _acknowledge_body(link)
+        delivery = await self._post(link, relation, "handshake_acknowledge", item.id, body, item.correlation)
+        return await self._settle(
+            link,
+            delivery,
+            lambda current: current.acknowledging == item.correlation,
+            lambda current: session.acknowledged(current, Trigger.ACK_DONE),
+            lambda current: session.acknowledged(current, Trigger.ACK_DEAD),
+        )
+
+    async def _settle(
+        self,
+        link: Link,
+        delivery: Delivery,
+        still_owed: Callable[[Relation], bool],
+        done: Callable[[Relation], Relation],
+        dead: Callable[[Relation], Relation],
+    ) -> Delivery:
+        if delivery.status is DeliveryStatus.RETRY:
+            return delivery
+        change = done if delivery.status is DeliveryStatus.DONE else dead
+        async with self._relations.lock(link):
+            if not still_owed(link.relation):
+                return delivery
+            try:
+                await self._relations.settle(link, change(link.relation))
+            except StoreError as problem:
+                # The peer knows, we do not yet: the same message again, with the same id.
+                return Delivery(DeliveryStatus.RETRY, str(problem))
+        return delivery
+
+    # --- facts of the controller ---------------------------------------------------------------
+
+    async def _measurements(self, link: Link, item: OutboxItem) -> Delivery:
+        relation = link.relation
+        if relation.state not in CONNECTED:
+            return Delivery(DeliveryStatus.DEAD, f"peer is {relation.state}")
+        values = _listed(item.body.get("values"))
+        node = NodeId(str(item.body["node"]))
+        groups = [group for group, binding in link.groups.items() if binding.node == node]
+        unit = wire.EnergyUnit(link.dialect.measurement_unit)
+        delivery = Delivery(DeliveryStatus.DONE, "nothing to tell")
+        for ordinal, group in enumerate(groups if values else ()):
+            body = translate.group_measurements(group, values, unit).to_wire()
+            message_id = item.id if len(groups) == 1 else f"{item.id}-{ordinal + 1}"
+            delivery = await self._post(link, relation, "update_group_measurements", message_id, body)
+            if delivery.status is not DeliveryStatus.DONE:
+                return delivery
+        return delivery
+
+    async def _compliance_error(self, link: Link, item: OutboxItem) -> Delivery:
+        relation = link.relation
+        if relation.state not in CONNECTED:
+            return Delivery(DeliveryStatus.DEAD, f"peer is {relation.state}")
+        if not item.correlation:
+            return Delivery(DeliveryStatus.DEAD, "names no forecast: there is nothing that it could answer")
+        message = str(item.body["message"])
+        body = translate.compliance_error(message, _listed(item.body.get("blocks")), _phases(link)).to_wire()
+        return await self._post(link, relation, "group_capacity_compliance_error", item.id, body, item.correlation)
+
+    # --- heartbeats ---------------------------------------------------------------------------
+
+    async def beat(self, link: Link) -> None:
+        """Send heartbeats as the peer asked for them, until cancelled."""
+        while True:
+            try:
+                await self._beat_once(link)
+            except Exception:
+                log.exception("oscp %s: heartbeat loop restarted", link.id)
+                await asyncio.sleep(_SWALLOWED_BEAT_S)
+
+    async def _beat_once(self, link: Link) -> None:
+        changed = self._relations.changed(link)
+        changed.clear()
+        if link.let_time_pass(self._clock.now()):
+            log.warning("oscp %s: not heard since its promise ran out; offline", link.id)
+        relation = link.relation
+        wanted = relation.heartbeat_s
+        if relation.state not in (State.ONLINE, State.OFFLINE) or wanted is None:
+            await changed.wait()
+            return
+        interval = timedelta(seconds=wanted)
+        sent_at = self._clock.now()
+        self._mark(link, await self._heartbeat(link, relation, sent_at + 2 * interval))
+        await self._until(sent_at + session.heartbeat_period(interval), link)
+
+    async def _heartbeat(self, link: Link, relation: Relation, offline_at: datetime) -> Delivery:
+        body = json.dumps({"offline_mode_at": link.dialect.heartbeat_text(offline_at)}).encode()
+        return await self._post(link, relation, "heartbeat", secrets.token_urlsafe(16), body)
+
+    async def _until(self, instant: datetime, link: Link) -> None:
+        """Sleep, or wake earlier when the peer has asked for something else."""
+        wanted = link.relation.heartbeat_s
+        timer = asyncio.ensure_future(self._clock.sleep_until(instant))
+        try:
+            while not timer.done() and link.relation.heartbeat_s == wanted and link.relation.state in CONNECTED:
+                waiter = asyncio.ensure_future(self._relations.changed(link).wait())
+                await asyncio.wait({timer, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                waiter.cancel()
+                self._relations.changed(link).clear()
+        finally:
+            timer.cancel()
+
+    def _mark(self, link: Link, delivery: Delivery) -> None:
+        """Log a loss once and a return once."""
+        if delivery.status is DeliveryStatus.DONE:
+            if link.id in self._unreachable:
+                log.info("oscp %s: takes heartbeats again", link.id)
+            self._unreachable.discard(link.id)
+        elif link.id not in self._unreachable:
+            self._unreachable.add(link.id)
+            log.warning("oscp %s: heartbeat not taken: %s", link.id, delivery.detail)
+
+    # --- the line -------------------------------------------------------------------------------
+
+    def _own_url(self, link: Link) -> str:
+        return self._urls[link.settings.listener].rstrip("/") + BASE_PATH
+
+    async def _post(
+        self, link: Link, relation: Relation, endpoint: str, message_id: str, body: bytes, correlation: str = ""
+    ) -> Delivery:
+        token = self._vault.open(relation.token_out_sealed, link.record("out"))
+        headers = {
+            "Authorization": f"Token {token}",
+            "Content-Type": "application/json",
+            "X-Request-ID": message_id,
+        }
+        if correlation:
+            headers["X-Correlation-ID"] = correlation
+        url = f"{relation.base_url}/{link.dialect.path(endpoint)}"
+        try:
+            answer = await self._callers[link.id].post(url, headers=headers, content=body)
+        except (TransportError, MalformedMessage) as problem:
+            return Delivery(DeliveryStatus.RETRY, f"{problem.code}: {problem}")
+        return judged(endpoint, answer)
+
+
+def judged(endpoint: str, answer: Answer) -> Delivery:
+    """What a peer's status means for the item that it answers."""
+    status = answer.status
+    detail = f"{endpoint}: HTTP {status}"
+    if 200 <= status < 300:
+        if status != _NO_CONTENT:
+            log.info("oscp: %s answered with %d where 204 belongs", endpoint, status)
+        return Delivery(DeliveryStatus.DONE, detail)
+    if status in _RETRY_STATUSES or status >= 500:
+        return Delivery(DeliveryStatus.RETRY, detail, _retry_after(answer.headers))
+    return Delivery(DeliveryStatus.DEAD, detail)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a ``Retry-After``, at most an hour. A date counts from the answer's own ``Date``."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    value = lower.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return min(float(value), _RETRY_AFTER_CAP_S)
+    try:
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(lower.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    return min(max(wait.total_seconds(), 0.0), _RETRY_AFTER_CAP_S)
+
+
+def _acknowledge_body(link: Link) -> bytes:
+    match link.dialect.acknowledge_body:
+        case "empty":
+            return b"{}"
+        case "interval":
+            return json.dumps(
+                {"required_behaviour": {"heartbeat_interval": link.dialect.heartbeat_interval_s}}
+            ).encode()
+        case _:
+            wanted = {"heartbeat_interval": link.dialect.heartbeat_interval_s, "measurement_configuration": []}
+            return json.dumps({"required_behaviour": wanted}).encode()
+
+
+def _phases(link: Link) -> tuple[Phase, Phase, Phase]:
+    """The peer's phase order; peers with several groups wire them alike."""
+    for binding in link.groups.values():
+        return binding.phases
+    return (Phase.L1, Phase.L2, Phase.L3)
+
+
+def _listed(value: Json) -> Sequence[Mapping[str, Json]]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return ()
+    return [item for item in value if isinstance(item, Mapping)]

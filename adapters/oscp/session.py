@@ -1,0 +1,249 @@
+"""One peer's relation as a table: registration, handshake, silence, end. No I/O, no clock.
+
+::
+
+    unregistered ─register→ registering ─callback done→ registered ─handshake→ handshaking
+         ↑                      │ callback dead                        ack done │ ↑ handshake
+         └──────────────────────┘                                              ↓ │
+                                            offline ←─silent── online ←────────┘ │
+                                               └──heard──→ online ─handshake─────┘
+
+A new registration of a known peer swaps tokens beside the running relation: only its success
+moves the state (back to *registered*, a handshake is due again). ``end`` leads out of everything
+but *unregistered*; from *ended* only a new registration leads on.
+
+Tokens: A is the onboarding token of the configuration, B is what we send, C what we hand out. Of
+A and C a SHA-256 is kept; B, and C until it is delivered, are sealed (``vault.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from gateway.domain.errors import IllegalTransition
+
+
+class State(StrEnum):
+    """Of the relation to one peer."""
+
+    UNREGISTERED = "unregistered"
+    REGISTERING = "registering"
+    REGISTERED = "registered"
+    HANDSHAKING = "handshaking"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    ENDED = "ended"
+
+
+class Trigger(StrEnum):
+    """What moves it."""
+
+    REGISTER = "register"
+    CALLBACK_DONE = "callback done"
+    CALLBACK_DEAD = "callback dead"
+    UPDATE = "update"
+    HANDSHAKE = "handshake"
+    ACK_DONE = "ack done"
+    ACK_DEAD = "ack dead"
+    HEARD = "heard"
+    SILENT = "silent"
+    END = "end"
+
+
+_S, _T = State, Trigger
+
+TRANSITIONS: dict[State, dict[Trigger, State]] = {
+    _S.UNREGISTERED: {_T.REGISTER: _S.REGISTERING},
+    _S.REGISTERING: {
+        _T.REGISTER: _S.REGISTERING,
+        _T.CALLBACK_DONE: _S.REGISTERED,
+        _T.CALLBACK_DEAD: _S.UNREGISTERED,
+        _T.END: _S.ENDED,
+    },
+    _S.REGISTERED: {
+        _T.REGISTER: _S.REGISTERED,
+        _T.CALLBACK_DONE: _S.REGISTERED,
+        _T.CALLBACK_DEAD: _S.REGISTERED,
+        _T.UPDATE: _S.REGISTERED,
+        _T.HANDSHAKE: _S.HANDSHAKING,
+        _T.HEARD: _S.REGISTERED,
+        _T.END: _S.ENDED,
+    },
+    _S.HANDSHAKING: {
+        _T.REGISTER: _S.HANDSHAKING,
+        _T.CALLBACK_DONE: _S.REGISTERED,
+        _T.CALLBACK_DEAD: _S.HANDSHAKING,
+        _T.UPDATE: _S.HANDSHAKING,
+        _T.HANDSHAKE: _S.HANDSHAKING,
+        _T.ACK_DONE: _S.ONLINE,
+        _T.ACK_DEAD: _S.REGISTERED,
+        _T.HEARD: _S.HANDSHAKING,
+        _T.END: _S.ENDED,
+    },
+    _S.ONLINE: {
+        _T.REGISTER: _S.ONLINE,
+        _T.CALLBACK_DONE: _S.REGISTERED,
+        _T.CALLBACK_DEAD: _S.ONLINE,
+        _T.UPDATE: _S.ONLINE,
+        _T.HANDSHAKE: _S.HANDSHAKING,
+        _T.HEARD: _S.ONLINE,
+        _T.SILENT: _S.OFFLINE,
+        _T.END: _S.ENDED,
+    },
+    _S.OFFLINE: {
+        _T.REGISTER: _S.OFFLINE,
+        _T.CALLBACK_DONE: _S.REGISTERED,
+        _T.CALLBACK_DEAD: _S.OFFLINE,
+        _T.UPDATE: _S.OFFLINE,
+        _T.HANDSHAKE: _S.HANDSHAKING,
+        _T.HEARD: _S.ONLINE,
+        _T.END: _S.ENDED,
+    },
+    _S.ENDED: {_T.REGISTER: _S.REGISTERING},
+}
+
+CONNECTED = frozenset({State.REGISTERED, State.HANDSHAKING, State.ONLINE, State.OFFLINE})
+"""States in which facts may be sent to the peer."""
+
+
+def advance(state: State, trigger: Trigger) -> State:
+    """Next state.
+
+    Raises:
+        IllegalTransition: ``trigger`` means nothing in ``state``; nothing changed.
+    """
+    try:
+        return TRANSITIONS[state][trigger]
+    except KeyError:
+        raise IllegalTransition(state, trigger) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A registration whose answer is still owed: ``request_id`` started it, C is on its way.
+
+    ``token_sealed`` is C; ``by_onboarding`` when the peer came with A, which dies on success.
+    """
+
+    request_id: str
+    token_sha256: str
+    token_sealed: str
+    by_onboarding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Everything about a peer that must outlive us; one adapter row. Never holds a clear token.
+
+    ``heartbeat_s``: interval in which the peer wants our heartbeats, None for never.
+    ``acknowledging``: request id of the handshake whose acknowledge is owed. ``void_sha256``: the
+    onboarding token that has been used up.
+    """
+
+    state: State = State.UNREGISTERED
+    token_in_sha256: str = ""
+    token_out_sealed: str = ""
+    base_url: str = ""
+    void_sha256: str = ""
+    swap: Swap | None = None
+    acknowledging: str = ""
+    heartbeat_s: int | None = None
+    measurement_configuration: tuple[str, ...] = ()
+
+    def moved(self, trigger: Trigger) -> Relation:
+        """The same relation after a trigger without data.
+
+        Raises:
+            IllegalTransition: it means nothing now.
+        """
+        return replace(self, state=advance(self.state, trigger))
+
+    def to_row(self) -> bytes:
+        """JSON of the adapter row."""
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+
+    @classmethod
+    def from_row(cls, row: bytes) -> Relation:
+        """The inverse of :meth:`to_row`."""
+        data = json.loads(row)
+        swap = data.pop("swap")
+        return cls(
+            **{
+                **data,
+                "state": State(data["state"]),
+                "swap": Swap(**swap) if swap else None,
+                "measurement_configuration": tuple(data["measurement_configuration"]),
+            }
+        )
+
+
+def begin_swap(relation: Relation, *, swap: Swap, token_out_sealed: str, base_url: str) -> Relation:
+    """Steps 2 and 3 of a registration: B and the peer's address hold at once, C is owed."""
+    return replace(relation.moved(Trigger.REGISTER), swap=swap, token_out_sealed=token_out_sealed, base_url=base_url)
+
+
+def finish_swap(relation: Relation, onboarding_sha256: str) -> Relation:
+    """Step 5: the peer holds C. Only now the token it came with is void."""
+    swap = relation.swap
+    if swap is None:
+        return relation
+    return replace(
+        relation.moved(Trigger.CALLBACK_DONE),
+        swap=None,
+        token_in_sha256=swap.token_sha256,
+        void_sha256=onboarding_sha256 if swap.by_onboarding else relation.void_sha256,
+        acknowledging="",
+    )
+
+
+def abandon_swap(relation: Relation) -> Relation:
+    """The peer refused C: whatever token it had before stays valid."""
+    return replace(relation.moved(Trigger.CALLBACK_DEAD), swap=None)
+
+
+def handshaken(
+    relation: Relation, *, request_id: str, heartbeat_s: int | None, configuration: tuple[str, ...]
+) -> Relation:
+    """A handshake came; its acknowledge is owed."""
+    return replace(
+        relation.moved(Trigger.HANDSHAKE),
+        acknowledging=request_id,
+        heartbeat_s=heartbeat_s,
+        measurement_configuration=configuration,
+    )
+
+
+def acknowledged(relation: Relation, trigger: Trigger) -> Relation:
+    """The acknowledge arrived (``ACK_DONE``) or is given up (``ACK_DEAD``)."""
+    return replace(relation.moved(trigger), acknowledging="")
+
+
+def ended(relation: Relation) -> Relation:
+    """The relation is over: every token of the pair is void, the onboarding token stays void."""
+    return Relation(state=advance(relation.state, Trigger.END), void_sha256=relation.void_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Until when a peer counts as heard. Not stored: the controller keeps the deadline."""
+
+    until: datetime | None = None
+
+    def heard(self, until: datetime) -> Listening:
+        """A newer promise replaces the older one, also by an earlier instant."""
+        return Listening(until)
+
+    def is_silent(self, now: datetime) -> bool:
+        """Whether the promise has run out."""
+        return self.until is not None and now >= self.until
+
+
+def heartbeat_period(interval: timedelta) -> timedelta:
+    """When to send the next heartbeat to a peer that wants one per ``interval``.
+
+    A little early, so that a slow line does not make us late; never below half of it.
+    """
+    return min(interval * 0.9, max(interval * 0.5, interval - timedelta(seconds=5)))

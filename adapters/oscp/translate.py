@@ -1,0 +1,223 @@
+"""OSCP messages to domain values and back. Pure and total; limits round down, registers are exact.
+
+Units and phases: OSCP fact "phase ALL in A limits each phase, in W the sum"; energy of a block is
+its average power over the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
+from math import floor
+
+from adapters.oscp import wire
+from adapters.oscp.wire import ForecastType, Phase, Unit
+from gateway.domain.envelope import Block, BlockKind, has_overlap
+from gateway.domain.errors import MalformedMessage
+from gateway.domain.evidence import Json
+from gateway.domain.quantities import Dimension, Direction, milliamperes_down, watts_down
+from gateway.domain.quantities import Phase as SitePhase
+from gateway.domain.timeline import parse_rfc3339
+from gateway.ports.grid import GroupBinding
+
+PRIMARY_HORIZON = timedelta(days=35)
+"""How far ahead a limit may reach: a month and some days."""
+
+FALLBACK_HORIZON = timedelta(days=400)
+"""How far ahead a fallback may reach: a year and some weeks."""
+
+OFFLINE_CAP = timedelta(hours=24)
+"""A peer that promises to be heard later than this is taken at this."""
+
+OVERLAPPING_BLOCKS = "OVERLAPPING_BLOCKS"
+PAST_BLOCKS = "PAST_BLOCKS"
+
+_NANO = Decimal("1e-9")
+_SECONDS_PER_HOUR = 3_600
+_STREAMS: Mapping[ForecastType, tuple[Direction, BlockKind]] = {
+    ForecastType.CONSUMPTION: (Direction.IMPORT, BlockKind.PRIMARY),
+    ForecastType.GENERATION: (Direction.EXPORT, BlockKind.PRIMARY),
+    ForecastType.FALLBACK_CONSUMPTION: (Direction.IMPORT, BlockKind.FALLBACK),
+    ForecastType.FALLBACK_GENERATION: (Direction.EXPORT, BlockKind.FALLBACK),
+}
+_PLACE = {Phase.ONE: 0, Phase.TWO: 1, Phase.THREE: 2}
+_OF_PHASE_W = {SitePhase.L1: Dimension.L1_W, SitePhase.L2: Dimension.L2_W, SitePhase.L3: Dimension.L3_W}
+_OF_PHASE_A = {SitePhase.L1: Dimension.L1_A, SitePhase.L2: Dimension.L2_A, SitePhase.L3: Dimension.L3_A}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a forecast says, in the domain's words; ``flags`` name what was odd about it."""
+
+    direction: Direction
+    kind: BlockKind
+    blocks: tuple[Block, ...]
+    flags: tuple[str, ...]
+
+
+def limit_of(
+    forecast: wire.UpdateGroupCapacityForecast,
+    binding: GroupBinding,
+    *,
+    now: datetime,
+    naive_zone: tzinfo | None = None,
+) -> Limit | None:
+    """The limit of a forecast; None for ``OPTIMUM``, which is advice.
+
+    Raises:
+        MalformedMessage: a time without zone, an end not after its start, or a block beyond the
+            horizon.
+    """
+    horizon = PRIMARY_HORIZON
+    stream = _STREAMS.get(forecast.type)
+    if stream is not None and stream[1] is BlockKind.FALLBACK:
+        horizon = FALLBACK_HORIZON
+    blocks = tuple(
+        _block(block, binding, index, now + horizon, naive_zone)
+        for index, block in enumerate(forecast.forecasted_blocks)
+    )
+    if stream is None:
+        return None
+    flags = []
+    if has_overlap(blocks):
+        flags.append(OVERLAPPING_BLOCKS)
+    if any(block.end <= now for block in blocks):
+        flags.append(PAST_BLOCKS)
+    return Limit(*stream, blocks, tuple(flags))
+
+
+def utc(value: datetime, naive_zone: tzinfo | None, name: str) -> datetime:
+    """The instant in UTC.
+
+    Raises:
+        MalformedMessage: no zone, and the dialect has none to lend; or outside the calendar.
+    """
+    if value.tzinfo is None:
+        if naive_zone is None:
+            raise MalformedMessage(f"{name}: time without zone; write Z or an offset")
+        value = value.replace(tzinfo=naive_zone)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise MalformedMessage(f"{name}: time outside the calendar") from None
+
+
+def offline_at(told: datetime | None, *, now: datetime, interval: timedelta, naive_zone: tzinfo | None) -> datetime:
+    """From when the sender of a heartbeat counts as offline: told, at most 24 h ahead.
+
+    Not told: two intervals from ``now``. In the past: it is offline already.
+    """
+    if told is None:
+        return now + 2 * interval
+    return min(utc(told, naive_zone, "offline_mode_at"), now + OFFLINE_CAP)
+
+
+def _block(
+    block: wire.ForecastedBlock, binding: GroupBinding, index: int, horizon: datetime, naive_zone: tzinfo | None
+) -> Block:
+    where = f"forecasted_blocks.{index}"
+    start = utc(block.start_time, naive_zone, f"{where}.start_time")
+    end = utc(block.end_time, naive_zone, f"{where}.end_time")
+    if end <= start:
+        raise MalformedMessage(f"{where}: end_time is not after start_time")
+    if end > horizon:
+        raise MalformedMessage(f"{where}: end_time lies beyond the accepted horizon, {horizon:%Y-%m-%d}")
+    dimension = _dimension(block.phase, block.unit, binding)
+    return Block(start, end, _value(block, end - start), dimension)
+
+
+def _dimension(phase: Phase, unit: Unit, binding: GroupBinding) -> Dimension:
+    # UNKNOWN is read as ALL: the tighter reading, for the limit then binds everything together.
+    place = _PLACE.get(phase)
+    if unit is Unit.A:
+        return Dimension.EACH_A if place is None else _OF_PHASE_A[binding.phases[place]]
+    return Dimension.SUM_W if place is None else _OF_PHASE_W[binding.phases[place]]
+
+
+def _value(block: wire.ForecastedBlock, duration: timedelta) -> int:
+    # Cut to nano-units first, so that no later multiplication has to round (and rounds up).
+    capacity = block.capacity.quantize(_NANO, rounding=ROUND_FLOOR)
+    match block.unit:
+        case Unit.A:
+            return milliamperes_down(capacity)
+        case Unit.W | Unit.KW:
+            return watts_down(capacity, kilo=block.unit is Unit.KW)
+        case Unit.WH | Unit.KWH:
+            watt_hours = Fraction(capacity) * (1000 if block.unit is Unit.KWH else 1)
+            seconds = Fraction(duration // timedelta(microseconds=1), 1_000_000)
+            return floor(watt_hours * _SECONDS_PER_HOUR / seconds)
+
+
+# --- out ------------------------------------------------------------------------------------
+
+_REGISTERS = {
+    "energy_import_wh": wire.EnergyDirection.IMPORT,
+    "energy_export_wh": wire.EnergyDirection.EXPORT,
+}
+
+
+def group_measurements(
+    group: str, values: Sequence[Mapping[str, Json]], unit: wire.EnergyUnit
+) -> wire.UpdateGroupMeasurements:
+    """Registers of a group, phases together.
+
+    ``values``: ``quantity`` (``energy_import_wh`` or ``energy_export_wh``), ``value`` in Wh,
+    ``measured_at``, ``scope`` (``TOTAL`` when absent).
+
+    Raises:
+        KeyError, TypeError, ValueError: not such a value: a bug of ours.
+    """
+    return wire.UpdateGroupMeasurements(group_id=group, measurements=tuple(_register(v, unit) for v in values))
+
+
+def _register(value: Mapping[str, Json], unit: wire.EnergyUnit) -> wire.EnergyMeasurement:
+    watt_hours = Decimal(_integer(value["value"]))
+    return wire.EnergyMeasurement(
+        value=watt_hours / 1000 if unit is wire.EnergyUnit.KWH else watt_hours,
+        phase=Phase.ALL,
+        unit=unit,
+        direction=_REGISTERS[str(value["quantity"])],
+        energy_type=wire.EnergyType(str(value.get("scope", "TOTAL"))),
+        measure_time=parse_rfc3339(str(value["measured_at"])),
+    )
+
+
+def compliance_error(
+    message: str, blocks: Sequence[Mapping[str, Json]], phases: tuple[SitePhase, SitePhase, SitePhase]
+) -> wire.GroupCapacityComplianceError:
+    """What cannot be kept. ``blocks``: ``start``, ``end``, ``value`` (W or mA), ``dimension``.
+
+    Raises:
+        KeyError, TypeError, ValueError: not such a block: a bug of ours.
+    """
+    translated = tuple(_block_out(block, phases) for block in blocks)
+    return wire.GroupCapacityComplianceError(message=message, forecasted_blocks=translated or None)
+
+
+def _block_out(block: Mapping[str, Json], phases: tuple[SitePhase, SitePhase, SitePhase]) -> wire.ForecastedBlock:
+    dimension = Dimension(str(block["dimension"]))
+    value = Decimal(_integer(block["value"]))
+    in_amperes = dimension.value.endswith("_a")
+    return wire.ForecastedBlock(
+        capacity=value / 1000 if in_amperes else value,
+        phase=_phase_out(dimension, phases),
+        unit=Unit.A if in_amperes else Unit.W,
+        start_time=parse_rfc3339(str(block["start"])),
+        end_time=parse_rfc3339(str(block["end"])),
+    )
+
+
+def _phase_out(dimension: Dimension, phases: tuple[SitePhase, SitePhase, SitePhase]) -> Phase:
+    if dimension in (Dimension.SUM_W, Dimension.EACH_A):
+        return Phase.ALL
+    site_phase = SitePhase(dimension.value[:2].upper())
+    return (Phase.ONE, Phase.TWO, Phase.THREE)[phases.index(site_phase)]
+
+
+def _integer(value: Json) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not an integer")
+    return value
