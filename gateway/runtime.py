@@ -1,0 +1,261 @@
+"""The composition root: reads a configuration, finds adapters by entry point, wires, runs, stops.
+
+Order of start: store (migrate, evidence tail, fork check), rebuild, due deadlines, outbox,
+listeners, the line ``ready`` with ports. SIGTERM is the reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, TextIO
+
+import msgspec
+
+from gateway.app.site import SECTIONS, Controller, SiteFacts, SiteState, from_sections
+from gateway.app.views import describe_envelopes, describe_site, describe_tree, explain
+from gateway.config import SiteConfig
+from gateway.domain.errors import ConfigError, ConfigProblem
+from gateway.domain.evidence import Json
+from gateway.domain.ids import NodeId, SiteId, SourceId
+from gateway.domain.measurement import Measurement
+from gateway.domain.topology import NodeKind
+from gateway.infra.clock_system import SystemClock
+from gateway.infra.http_server import HttpListener
+from gateway.infra.runner import Runner
+from gateway.infra.store_sql import open_store
+from gateway.ports.adapter import Adapter, AdapterContext, ASGIApp, Running
+from gateway.ports.clock import Clock
+from gateway.ports.store import Loaded, Store
+from gateway.web.admin import admin_app
+
+log = logging.getLogger("gridgate")
+
+ENTRY_POINTS = "gridgate.adapters"
+GRACE_S = 5.0
+"""Real seconds that listeners and adapters get to finish at the end."""
+
+
+class Gateway:
+    """One site in one process."""
+
+    def __init__(self, config: SiteConfig, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.ports: dict[str, int] = {}
+        self._store: Store | None = None
+        self._runner: Runner | None = None
+        self._running: list[Running] = []
+        self._listeners: list[HttpListener] = []
+
+    @property
+    def runner(self) -> Runner:
+        """The site's runner, once started."""
+        if self._runner is None:
+            raise RuntimeError("the gateway has not been started")
+        return self._runner
+
+    async def start(self) -> Mapping[str, int]:
+        """Start in order; returns the bound ports by listener name.
+
+        Raises:
+            GatewayError: what is wrong; nothing is left running.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop("start failed")
+            raise
+        return self.ports
+
+    async def _start(self) -> None:
+        config = self.config
+        self._store = open_store(
+            config.store.path,
+            head_path=config.store.head,
+            key_path=config.store.key,
+            origin=f"{config.operator_domain}/gridgate/{config.site}",
+            clock_now=self.clock.now,
+        )
+        loaded = self._store.open_site(config.site)
+        facts = site_facts(config)
+        self._runner = Runner(
+            config.site,
+            stepper=Controller(facts),
+            state=decode_state(loaded),
+            loaded=loaded,
+            store=self._store,
+            clock=self.clock,
+            boot=secrets.token_hex(8),
+            fast_nodes=[n.path for n in facts.tree.nodes.values() if n.kind is NodeKind.LOAD],
+        )
+        opened = {name: adapter.open(self._context(name)) for name, adapter in self._adapters().items()}
+        self._running = list(opened.values())
+        self._runner.attach(
+            [r.actuator for r in self._running if r.actuator is not None],
+            [r.carrier for r in self._running if r.carrier is not None],
+        )
+        await self._runner.start(config.sha256)
+        await self._open_listeners()
+
+    async def _open_listeners(self) -> None:
+        apps: dict[str, ASGIApp] = {}
+        for running in self._running:
+            for name, app in running.asgi.items():
+                if name in apps:
+                    raise _problem("config.listener-shared", name, "two adapters want the same listener")
+                apps[name] = app
+        if "admin" in self.config.listeners:
+            apps["admin"] = admin_app(View(self))
+        urls: dict[str, str] = {}
+        for name, app in apps.items():
+            listener = HttpListener(self.config.listeners[name], app)
+            self.ports[name] = await listener.start()
+            self._listeners.append(listener)
+            urls[name] = self._url(name, self.ports[name])
+        for running in self._running:
+            await running.start(urls)
+            self.ports.update(running.ports)
+
+    def _url(self, name: str, port: int) -> str:
+        settings = self.config.listeners[name]
+        scheme = "http" if settings.trust.value == "insecure" else "https"
+        return settings.public_url or f"{scheme}://{settings.host}:{port}"
+
+    async def stop(self, cause: str) -> None:
+        """Stop in reverse order; what is queued is committed."""
+        for listener in self._listeners:
+            await listener.stop(GRACE_S)
+        for running in self._running:
+            await running.stop(GRACE_S)
+        if self._runner is not None:
+            await self._runner.stop(cause)
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+        self._listeners, self._running, self._runner, self._store = [], [], None, None
+
+    def _adapters(self) -> dict[str, Adapter]:
+        """The adapters that this configuration needs, by name."""
+        wanted = {peer.adapter for peer in self.config.peers}
+        if self.config.stations:
+            wanted.add("ocpp")
+        found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        missing = sorted(wanted - set(found))
+        if missing:
+            raise _problem("config.unknown-adapter", missing[0], f"installed adapters: {', '.join(sorted(found))}")
+        return {name: found[name].load() for name in sorted(wanted)}
+
+    def _context(self, name: str) -> AdapterContext:
+        config = self.config
+        peers = tuple(p for p in config.peers if p.adapter == name)
+        ids = {p.id for p in peers}
+        return AdapterContext(
+            site=config.site,
+            tree=config.tree,
+            gate=self.runner,
+            clock=self.clock,
+            listeners=config.listeners,
+            identities=config.identities,
+            peers=peers,
+            groups=tuple(g for g in config.groups if g.peer in ids),
+            stations=config.stations if name == "ocpp" else (),
+            options=config.adapters.get(name, {}),
+        )
+
+
+class View:
+    """What the admin listener may see and do."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @property
+    def site(self) -> SiteId:
+        return self._gateway.config.site
+
+    @property
+    def meters(self) -> Mapping[str, NodeId]:
+        return self._gateway.config.meters
+
+    def status(self) -> dict[str, Json]:
+        runner = self._gateway.runner
+        facts = site_facts(self._gateway.config)
+        outbox: dict[str, Json] = dict(runner.courier.depth())
+        return {
+            **describe_site(facts, runner.state, self._gateway.clock.now()),
+            "outbox": outbox,
+            "ports": dict(self._gateway.ports),
+        }
+
+    def tree(self) -> dict[str, Json]:
+        facts = site_facts(self._gateway.config)
+        return describe_tree(facts, self._gateway.runner.state, self._gateway.clock.now())
+
+    def envelopes(self) -> list[Json]:
+        return describe_envelopes(self._gateway.runner.state)
+
+    def explain(self, evse: NodeId) -> dict[str, Json]:
+        facts = site_facts(self._gateway.config)
+        return explain(facts, self._gateway.runner.state, evse, self._gateway.clock.now())
+
+    def ready(self) -> dict[str, Json]:
+        broken = self._gateway.runner.is_store_broken
+        return {"ready": not broken, "store": "failed" if broken else "ok"}
+
+    async def measure(self, samples: Sequence[Measurement]) -> None:
+        await self._gateway.runner.measure(samples)
+
+
+def site_facts(config: SiteConfig) -> SiteFacts:
+    """What the controller knows of a configuration."""
+    reporting: dict[SourceId, tuple[NodeId, ...]] = {}
+    for group in config.groups:
+        source = SourceId(group.peer)
+        reporting[source] = tuple(dict.fromkeys((*reporting.get(source, ()), group.node)))
+    return SiteFacts(
+        tree=config.tree,
+        policies={(SourceId(g.peer), g.node): g.policy for g in config.groups},
+        reporting=reporting,
+    )
+
+
+def decode_state(loaded: Loaded) -> SiteState:
+    """The controller's state from its stored rows."""
+    decoders: dict[str, msgspec.json.Decoder[Any]] = {n: msgspec.json.Decoder(t) for n, t in SECTIONS.items()}
+    sections = {
+        name: {key: decoders[name].decode(body) for key, body in rows.items()}
+        for name, rows in loaded.sections.items()
+        if name in decoders
+    }
+    return from_sections(loaded.seq, sections)
+
+
+def run(config: SiteConfig, *, clock: Clock | None = None, out: TextIO | None = None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status."""
+    return asyncio.run(_run(config, clock, out or sys.stdout))
+
+
+async def _run(config: SiteConfig, clock: Clock | None, out: TextIO) -> int:
+    gateway = Gateway(config, clock)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+    ports = await gateway.start()
+    print("ready", json.dumps(dict(sorted(ports.items()))), file=out, flush=True)
+    await stop.wait()
+    await gateway.stop("signal")
+    print("stopped", file=out, flush=True)
+    return 0
+
+
+def _problem(code: str, key: str, message: str) -> ConfigError:
+    return ConfigError((ConfigProblem(code, "site.yaml", 0, key, message),))
