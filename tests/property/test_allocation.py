@@ -1,0 +1,267 @@
+"""Invariants of the allocator (allocator.md §14) and equality with an exact reference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gateway.domain.allocation import Ask, CompiledTree, Filling, Limit, Place, Policy, allocate, round_down
+from tests.property import filling_reference as reference
+
+VOLTAGE_V = 230
+FAIR = (Policy.MAX_MIN, Policy.WEIGHTED_MAX_MIN)
+
+
+@dataclass(frozen=True)
+class Problem:
+    places: tuple[Place, ...]
+    asks: tuple[Ask, ...]
+    policy: Policy
+    unit: Literal["W", "A"]
+
+    def solve(self) -> Filling:
+        return allocate(self.places, self.asks, self.policy, unit=self.unit, voltage_v=VOLTAGE_V)
+
+    def rows(self) -> list[reference.Row]:
+        return reference.rows_of(self.places, self.asks, self.unit, VOLTAGE_V)
+
+    def weight(self, ask: Ask) -> float:
+        return 1.0 if self.policy is Policy.MAX_MIN else ask.weight
+
+
+@st.composite
+def limits(draw: st.DrawFn, names: Sequence[str], highest: int) -> tuple[Limit, ...]:
+    value = st.none() | st.integers(0, highest) | st.integers(0, highest // 6)
+    values = draw(st.lists(value, min_size=len(names), max_size=len(names)))
+    return tuple(Limit(name, value) for name, value in zip(names, values, strict=True) if value is not None)
+
+
+@st.composite
+def places(draw: st.DrawFn, unit: Literal["W", "A"]) -> tuple[Place, ...]:
+    made: list[Place] = []
+    for n in range(draw(st.integers(1, 6))):
+        amperes = {}
+        if unit == "A":
+            for phase in ("L1", "L2", "L3"):
+                amperes[phase] = draw(limits((f"limit_a:{phase}", f"envelope_a:{phase}"), 80))
+        made.append(
+            Place(
+                f"n{n}",
+                made[draw(st.integers(0, n - 1))].id if n else None,
+                draw(limits(("limit_w", "envelope_w"), 60_000)),
+                amperes,
+                draw(st.sampled_from([0, 0, 900, 12_000, -3_000])),
+                {"L1": draw(st.sampled_from([0, 0, 5, 30]))} if unit == "A" else {},
+            )
+        )
+    return tuple(made)
+
+
+@st.composite
+def problems(
+    draw: st.DrawFn,
+    units: Sequence[Literal["W", "A"]] = ("W", "A"),
+    policies: Sequence[Policy] = tuple(Policy),
+    *,
+    minima: bool = True,
+    keeping: bool = False,
+) -> Problem:
+    unit = draw(st.sampled_from(units))
+    tree = draw(places(unit))
+    least = [0, 1_380, 4_140] if unit == "W" else [0, 6, 8]
+    asks = []
+    for n in range(draw(st.integers(1, 8))):
+        low = draw(st.sampled_from(least)) if minima else 0
+        asks.append(
+            Ask(
+                id=f"a{n}",
+                place=draw(st.sampled_from(tree)).id,
+                max=low + draw(st.integers(1, 22_080 if unit == "W" else 63)),
+                min=low,
+                weight=draw(st.sampled_from([1, 1, 2, 3, 0.5])),
+                priority=draw(st.integers(0, 2)),
+                deadline=draw(st.none() | st.integers(0, 3)),
+                phases=draw(st.sampled_from([(), ("L1",), ("L2",), ("L3", "L1"), ("L1", "L2", "L3")])),
+                keep=keeping and draw(st.booleans()),
+            )
+        )
+    return Problem(tree, tuple(asks), draw(st.sampled_from(policies)), unit)
+
+
+def loads(problem: Problem, filling: Filling) -> list[tuple[reference.Row, float]]:
+    return [
+        (row, sum(float(take) * filling.allocation[ask] for ask, take in row.takes.items())) for row in problem.rows()
+    ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(problems(keeping=True))
+def test_every_share_equals_the_exact_reference(problem: Problem) -> None:
+    filling = problem.solve()
+    exact = reference.solve(problem.places, problem.asks, problem.policy, problem.unit, VOLTAGE_V)
+    assert set(filling.not_admitted) == exact.refused
+    for ask, share in exact.shares.items():
+        assert filling.allocation[ask] == pytest.approx(float(share), abs=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems())
+def test_no_limit_is_exceeded_and_every_share_is_nothing_or_within_its_bounds(problem: Problem) -> None:
+    filling = problem.solve()
+    for row, load in loads(problem, filling):
+        assert load <= float(row.room) + 1e-6, row.name
+        assert filling.headroom[row.name] == pytest.approx(float(row.room))
+    for ask in problem.asks:
+        share = filling.allocation[ask.id]
+        assert share == 0 or ask.min - 1e-9 <= share <= ask.max
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(keeping=True))
+def test_what_exceeds_a_limit_is_a_named_violation_and_all_below_is_at_its_floor(problem: Problem) -> None:
+    filling = problem.solve()
+    violated = {f"{v.place}:{v.label}" for v in filling.violations}
+    for row, load in loads(problem, filling):
+        if load > float(row.room) + 1e-6:
+            assert row.name in violated
+        if row.name in violated:
+            for ask in problem.asks:
+                if ask.id in row.takes:
+                    assert filling.allocation[ask.id] == (ask.min if ask.keep else 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems(policies=FAIR))
+def test_every_share_has_a_certificate(problem: Problem) -> None:
+    """The named limit is full, and nobody there has a higher level unless held up by its minimum."""
+    filling = problem.solve()
+    full = {row.name: (row, load) for row, load in loads(problem, filling)}
+    level = {ask.id: filling.allocation[ask.id] / problem.weight(ask) for ask in problem.asks}
+    for ask in problem.asks:
+        binding = filling.binding[ask.id]
+        if binding.kind == "demand":
+            assert filling.allocation[ask.id] == ask.max
+        elif binding.kind == "not_admitted":
+            assert ask.id in filling.not_admitted
+        else:
+            row, load = full[str(binding)]
+            assert ask.id in row.takes
+            assert load == pytest.approx(float(row.room), abs=1e-6)
+            for other in problem.asks:
+                if other.id in row.takes and filling.allocation[other.id] > other.min + 1e-9:
+                    assert level[other.id] <= level[ask.id] + 1e-6
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(), st.sampled_from([0.5, 2, 16, 1000]))
+def test_a_problem_in_other_units_has_the_same_answer(problem: Problem, scale: float) -> None:
+    def scaled(values: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        return tuple(Limit(limit.label, limit.value * scale) for limit in values)
+
+    other = replace(
+        problem,
+        places=tuple(
+            replace(
+                place,
+                limits_w=scaled(place.limits_w),
+                limits_a={phase: scaled(values) for phase, values in place.limits_a.items()},
+                fixed_w=place.fixed_w * scale,
+                fixed_a={phase: value * scale for phase, value in place.fixed_a.items()},
+            )
+            for place in problem.places
+        ),
+        asks=tuple(replace(ask, max=ask.max * scale, min=ask.min * scale) for ask in problem.asks),
+    )
+    one, many = problem.solve(), other.solve()
+    assert one.not_admitted == many.not_admitted
+    for ask, share in one.allocation.items():
+        assert many.allocation[ask] == pytest.approx(share * scale, abs=1e-6 * scale)
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(keeping=True), st.randoms(use_true_random=False))
+def test_the_order_of_places_and_asks_means_nothing(problem: Problem, chance: random.Random) -> None:
+    shuffled = replace(
+        problem,
+        places=tuple(chance.sample(problem.places, len(problem.places))),
+        asks=tuple(chance.sample(problem.asks, len(problem.asks))),
+    )
+    one, other = problem.solve(), shuffled.solve()
+    assert one.not_admitted == other.not_admitted
+    for ask, share in one.allocation.items():
+        assert other.allocation[ask] == pytest.approx(share, abs=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(policies=FAIR), st.data())
+def test_lowering_a_limit_never_raises_the_smallest_level(problem: Problem, data: st.DataObject) -> None:
+    """Invariant 4; read the other way round, raising one never lowers it."""
+    limited = [n for n, place in enumerate(problem.places) if place.limits_w]
+    assume(limited)
+    chosen = data.draw(st.sampled_from(limited))
+    lower = data.draw(st.integers(0, int(problem.places[chosen].limits_w[0].value)))
+    place = problem.places[chosen]
+    tighter = replace(place, limits_w=(Limit(place.limits_w[0].label, lower), *place.limits_w[1:]))
+    other = replace(problem, places=(*problem.places[:chosen], tighter, *problem.places[chosen + 1 :]))
+    before, after = problem.solve(), other.solve()
+    assume(before.not_admitted == after.not_admitted)
+
+    def smallest(filling: Filling) -> float:
+        inside = [ask for ask in problem.asks if ask.id not in filling.not_admitted]
+        return min((filling.allocation[ask.id] / problem.weight(ask) for ask in inside), default=0.0)
+
+    assert smallest(after) <= smallest(before) + 1e-6
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(units=("W",), minima=False), st.data())
+def test_at_a_single_place_nobody_loses_when_another_leaves(problem: Problem, data: st.DataObject) -> None:
+    """Invariant 6."""
+    only = replace(problem, places=problem.places[:1], asks=tuple(replace(a, place="n0") for a in problem.asks))
+    leaver = data.draw(st.sampled_from(only.asks))
+    rest = replace(only, asks=tuple(ask for ask in only.asks if ask is not leaver))
+    before, after = only.solve(), rest.solve()
+    for ask in rest.asks:
+        assert after.allocation[ask.id] >= before.allocation[ask.id] - 1e-6
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems(units=("W",)))
+def test_whole_watts_keep_every_limit_and_every_minimum(problem: Problem) -> None:
+    filling = problem.solve()
+    whole = round_down(filling)
+    for ask in problem.asks:
+        assert whole[ask.id] == 0 or ask.min <= whole[ask.id] <= ask.max
+        assert filling.allocation[ask.id] - 1 < whole[ask.id] <= filling.allocation[ask.id] + 1e-6
+    for row in problem.rows():
+        assert sum(whole[ask] for ask in row.takes) <= row.room
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_compiled_tree_gives_what_the_reference_gives_for_a_fleet(seed: int) -> None:
+    chance = random.Random(seed)
+    tree = [Place("site", None, (Limit("limit_w", 250_000),))]
+    tree += [Place(f"c{n}", "site", (Limit("limit_w", chance.randint(10_000, 60_000)),)) for n in range(8)]
+    asks = [
+        Ask(f"a{n:03}", f"c{n % 8}", chance.randint(4_140, 22_080), chance.choice([0, 1_380]), chance.randint(1, 4))
+        for n in range(64)
+    ]
+    exact = reference.solve(tree, asks, Policy.WEIGHTED_MAX_MIN, "W", VOLTAGE_V)
+    compiled = CompiledTree(tree)
+    given, stop = compiled.fill(
+        compiled.seat([ask.place for ask in asks]),
+        headroom=np.array([place.limits_w[0].value for place in tree], dtype=np.float64),
+        caps=np.array([ask.max for ask in asks], dtype=np.float64),
+        mins=np.array([ask.min for ask in asks], dtype=np.float64),
+        weights=np.array([ask.weight for ask in asks], dtype=np.float64),
+    )
+    assert exact.refused == frozenset()
+    assert given == pytest.approx([float(exact.shares[ask.id]) for ask in asks], abs=1e-6)
+    assert {compiled.ids[at] for at in stop.tolist() if at >= 0} <= {"site", *(f"c{n}" for n in range(8))}

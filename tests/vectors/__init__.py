@@ -1,0 +1,1 @@
+"""Checks files of test vectors: ``python -m tests.vectors FILE``."""

@@ -1,0 +1,77 @@
+"""Every vector, and the checker itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vectors import allocation
+from tests.vectors.__main__ import main
+from tests.vectors.folder import ROOT, find
+
+EXAMPLES = "allocator/allocation_examples.json"
+
+
+def cases() -> list[Any]:
+    found: list[Any] = json.loads(find(EXAMPLES).read_text(encoding="utf-8"))["cases"]
+    return found
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['id']} {case['title']}")
+def test_the_allocator_gives_what_the_vector_expects(case: dict[str, Any]) -> None:
+    assert allocation.failures(case) == []
+
+
+def test_the_committed_copy_passes_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(ROOT / "tests" / "data" / EXAMPLES)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "8 passed, 0 failed"
+
+
+def wrong_copy(folder: Path, **expected: Any) -> str:
+    document = {"format": allocation.FORMAT, "cases": cases()[:2]}
+    document["cases"][0]["expected"] |= expected
+    path = folder / "wrong.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {"allocation": {"a": 10_001.0, "b": 10_000.0, "c": 9_990.0}},
+        {"allocation": {"a": 10_000.0, "b": 10_000.0}},
+        {"not_admitted": ["a"]},
+        {"binding": {"a": ["site:envelope_w"]}},
+    ],
+)
+def test_a_wrong_answer_is_one_line_and_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], expected: dict[str, Any]
+) -> None:
+    assert main([wrong_copy(tmp_path, **expected)]) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("X01: ")
+    assert last == "1 passed, 1 failed"
+
+
+def test_a_case_that_is_no_problem_fails_instead_of_ending_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps({"format": allocation.FORMAT, "cases": [{"id": "Y"}, *cases()]}), encoding="utf-8")
+    assert main([str(path)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"{len(cases())} passed, 1 failed"
+
+
+@pytest.mark.parametrize("text", ['{"format": "gridgate-tea-cases/1", "cases": []}', "[]", "{", ""])
+def test_an_unknown_format_is_a_mistake_of_use(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "unknown.json"
+    path.write_text(text, encoding="utf-8")
+    assert main([str(path)]) == 2
+
+
+def test_no_file_at_all_is_a_mistake_of_use(tmp_path: Path) -> None:
+    assert main([]) == 2
+    assert main([str(tmp_path / "absent.json")]) == 2
