@@ -13,7 +13,8 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import entry_points
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ import msgspec
 from gateway.app.site import SECTIONS, Controller, SiteFacts, SiteState, from_sections
 from gateway.app.views import describe_envelopes, describe_site, describe_tree, explain
 from gateway.config import SiteConfig
-from gateway.domain.errors import ConfigError, ConfigProblem
+from gateway.domain.errors import ConfigError, ConfigProblem, LocalError
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, SiteId, SourceId
 from gateway.domain.measurement import Measurement
@@ -98,12 +99,10 @@ class Gateway:
         )
         opened = {name: adapter.open(self._context(name)) for name, adapter in self._adapters().items()}
         self._running = list(opened.values())
-        self._runner.attach(
-            [r.actuator for r in self._running if r.actuator is not None],
-            [r.carrier for r in self._running if r.carrier is not None],
-        )
+        self._runner.attach([r.actuator for r in self._running if r.actuator is not None])
         await self._runner.start(config.sha256)
         await self._open_listeners()
+        self._runner.carry([r.carrier for r in self._running if r.carrier is not None])
 
     async def _open_listeners(self) -> None:
         apps: dict[str, ASGIApp] = {}
@@ -113,7 +112,7 @@ class Gateway:
                     raise _problem("config.listener-shared", name, "two adapters want the same listener")
                 apps[name] = app
         if "admin" in self.config.listeners:
-            apps["admin"] = admin_app(View(self))
+            apps["admin"] = admin_app(self.view())
         urls: dict[str, str] = {}
         for name, app in apps.items():
             listener = HttpListener(self.config.listeners[name], app)
@@ -128,6 +127,19 @@ class Gateway:
         settings = self.config.listeners[name]
         scheme = "http" if settings.trust.value == "insecure" else "https"
         return settings.public_url or f"{scheme}://{settings.host}:{port}"
+
+    def view(self) -> View:
+        """What may be seen of this site while it runs."""
+        runner = self.runner
+        return View(
+            self.config,
+            now=self.clock.now,
+            state=lambda: runner.state,
+            outbox=runner.courier.depth,
+            ports=self.ports,
+            is_store_broken=lambda: runner.is_store_broken,
+            measure=runner.measure,
+        )
 
     async def stop(self, cause: str) -> None:
         """Stop in reverse order; what is queued is committed."""
@@ -171,46 +183,81 @@ class Gateway:
 
 
 class View:
-    """What the admin listener may see and do."""
+    """What the admin listener and the command line may see and do.
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    Args:
+        now: the site's clock, or when a stored state was last written.
+        state: the state to describe.
+        outbox: facts owed, by peer.
+        measure: takes meter values; None where nobody runs.
+    """
+
+    def __init__(
+        self,
+        config: SiteConfig,
+        *,
+        now: Callable[[], datetime],
+        state: Callable[[], SiteState],
+        outbox: Callable[[], Mapping[str, int]],
+        ports: Mapping[str, int] | None = None,
+        is_store_broken: Callable[[], bool] = lambda: False,
+        measure: Callable[[Sequence[Measurement]], Awaitable[None]] | None = None,
+    ) -> None:
+        self._config = config
+        self._facts = site_facts(config)
+        self._state = state
+        self._outbox = outbox
+        self._ports = ports or {}
+        self._is_store_broken = is_store_broken
+        self._measure = measure
+        self.now = now
 
     @property
     def site(self) -> SiteId:
-        return self._gateway.config.site
+        """The site's id."""
+        return self._config.site
 
     @property
     def meters(self) -> Mapping[str, NodeId]:
-        return self._gateway.config.meters
+        """Which certificate principal measures which node."""
+        return self._config.meters
 
     def status(self) -> dict[str, Json]:
-        runner = self._gateway.runner
-        facts = site_facts(self._gateway.config)
-        outbox: dict[str, Json] = dict(runner.courier.depth())
-        return {
-            **describe_site(facts, runner.state, self._gateway.clock.now()),
-            "outbox": outbox,
-            "ports": dict(self._gateway.ports),
-        }
+        """The site in words: sources, stations, sessions, what is owed, where it listens."""
+        outbox: dict[str, Json] = dict(self._outbox())
+        ports: dict[str, Json] = dict(self._ports)
+        return {**describe_site(self._facts, self._state(), self.now()), "outbox": outbox, "ports": ports}
 
     def tree(self) -> dict[str, Json]:
-        facts = site_facts(self._gateway.config)
-        return describe_tree(facts, self._gateway.runner.state, self._gateway.clock.now())
+        """Every node with its limit, allocation and measurement."""
+        return describe_tree(self._facts, self._state(), self.now())
 
     def envelopes(self) -> list[Json]:
-        return describe_envelopes(self._gateway.runner.state)
+        """Every envelope."""
+        return describe_envelopes(self._state())
 
     def explain(self, evse: NodeId) -> dict[str, Json]:
-        facts = site_facts(self._gateway.config)
-        return explain(facts, self._gateway.runner.state, evse, self._gateway.clock.now())
+        """Why an EVSE has what it has.
+
+        Raises:
+            UnknownNode: no such EVSE.
+        """
+        return explain(self._facts, self._state(), evse, self.now())
 
     def ready(self) -> dict[str, Json]:
-        broken = self._gateway.runner.is_store_broken
+        """Whether durable state is reached."""
+        broken = self._is_store_broken()
         return {"ready": not broken, "store": "failed" if broken else "ok"}
 
     async def measure(self, samples: Sequence[Measurement]) -> None:
-        await self._gateway.runner.measure(samples)
+        """Store meter values.
+
+        Raises:
+            StoreError: they are not stored.
+        """
+        if self._measure is None:
+            raise LocalError("a stored state takes no measurements")
+        await self._measure(samples)
 
 
 def site_facts(config: SiteConfig) -> SiteFacts:

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from gateway.app import judge
 from gateway.app.ledger import (
     Balance,
+    ending_in,
+    held_for_good_w,
     installed,
     is_below,
     latest,
@@ -95,7 +98,8 @@ def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
     """Safe shares that fit every static limit, every known block and every fallback (rule 7).
 
     Where the configured ones do not fit, EVSEs keep theirs in order of priority and name, and the
-    rest fall to 0. Load counts as it is counted now.
+    rest fall to 0. Those that cannot be told come first, with what they may hold for good: the
+    others make room (rule 9). Load counts as it is counted now.
     """
     tree = work.facts.tree
     room: dict[NodeId, int] = {}
@@ -103,8 +107,11 @@ def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
         lowest_w = lowest_known_w(work, path)
         if lowest_w is not None:
             room[path] = lowest_w - view.loads[path]
+    stuck = {
+        node.path: held_for_good_w(grant) for node in tree.evses() if _is_deaf(work, grant := work.grant(node.path))
+    }
     shares: dict[NodeId, int] = {}
-    ordered = sorted(tree.evses(), key=lambda n: (-(n.evse.priority if n.evse else 0), n.path))
+    ordered = sorted(tree.evses(), key=lambda n: (n.path not in stuck, -(n.evse.priority if n.evse else 0), n.path))
     for node in ordered:
         facts = facts_of(work, node.path)
         wish = facts.safe_share_w if facts.safe_share_w is not None else 0
@@ -112,14 +119,19 @@ def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
         fits = all(room[a] >= wish for a in above)
         shares[node.path] = wish if fits else 0
         for a in above:
-            room[a] -= shares[node.path]
+            room[a] -= max(shares[node.path], stuck.get(node.path, 0))
     return shares
+
+
+def _is_deaf(work: Work, grant: Grant) -> bool:
+    """Whether an EVSE holds a share and does not take another now."""
+    told = grant.uncommandable_since is None and _station(work, grant.evse).connected
+    return grant.share.confirmed is not None and not told
 
 
 def _prune_all(work: Work) -> None:
     for grant in tuple(work.grants.values()):
-        share_w = grant.share.confirmed.floor_w if grant.share.confirmed else 0
-        session = prune(grant.session, work.now, work.settings.guard_s, share_w)
+        session = prune(grant.session, work.now, work.settings)
         if session is not grant.session:
             work.set_grant(replace(grant, session=session))
 
@@ -283,7 +295,9 @@ def _tighten(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> 
 
 def _tighten_share(work: Work, grant: Grant, share_w: int, decision: EvidenceId, *, retry: bool) -> None:
     current = latest(grant.share)
-    again = retry and (_unresolved(grant.share) or not installed(grant.session))
+    # A retry that no session command will make is made here: one that is due is never passed over.
+    alone = grant.evse not in work.sessions or not installed(grant.session)
+    again = retry and (_unresolved(grant.share) or alone)
     if current is None or share_w < current.floor_w or again or _unsynced(work, grant):
         lowest_w = min((share_w, *(s.floor_w for s in installed(grant.share))))
         _command(work, grant, Layer.SAFE_SHARE, share_schedule(lowest_w), decision, tightens=True)
@@ -294,9 +308,12 @@ def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId,
     held = installed(grant.session)
     current = latest(grant.session)
     due = retry and bool(held)
-    if current is None or evse not in plan.wanted:
-        if due:
-            _command(work, grant, Layer.SESSION, lowest(held, work.now), decision, tightens=True)
+    if current is None:
+        return
+    if evse not in plan.wanted:
+        if due or plan.shares[evse] < current.floor_w:
+            least = ending_in(lowest(held, work.now), plan.shares[evse])
+            _command(work, grant, Layer.SESSION, least, decision, tightens=True)
         return
     target = _schedule(work, plan, evse)
     slack = 0 if pressed else max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
@@ -448,6 +465,9 @@ def _standing(work: Work, plan: Plan, balance: Balance) -> None:
         kept = {path: max(size, before.get(path, 0)) for path, size in now_over.items()}
         if kept != before:
             work.set_control(standing=kept)
+    for path in sorted({e.node for e in work.envelopes.values() if e.node in plan.picture.loads}):
+        below = sum(plan.shares[evse.path] for evse in work.facts.tree.evses(path))
+        judge.complain(work, path, plan.picture.loads[path] + below)
 
 
 def _record(work: Work, plan: Plan, decision: EvidenceId, place: int) -> None:

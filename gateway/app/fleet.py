@@ -147,8 +147,7 @@ def _clear_session(work: Work, evse: NodeId) -> None:
     """Forget the session. Commands still on the wire stay possible until they are resolved."""
     work.sessions.pop(evse, None)
     grant = work.grant(evse)
-    still = tuple(sent for sent in grant.session.maybe if sent.open)
-    work.set_grant(replace(grant, session=Held(maybe=still)))
+    work.set_grant(replace(grant, session=_while_it_lasts(work, evse, "session", grant.session)))
 
 
 def command_answered(work: Work, event: ev.CommandAnswered) -> None:
@@ -175,10 +174,18 @@ def command_answered(work: Work, event: ev.CommandAnswered) -> None:
         case ev.Outcome.TIMEOUT | ev.Outcome.DISCONNECTED:
             held = ledger.unresolved(held, event.command)
             grant = _uncommandable(work, grant, sealed)
-    if layer == "session" and event.evse not in work.sessions:
-        held = Held(maybe=tuple(s for s in held.maybe if s.open))
-    work.set_grant(_with(grant, layer, held))
+    work.set_grant(_with(grant, layer, _while_it_lasts(work, event.evse, layer, held)))
     work.dirty = True
+
+
+def _while_it_lasts(work: Work, evse: NodeId, layer: str, held: Held) -> Held:
+    """The layer; of a session that is over, only what is still waited for.
+
+    A station refuses a schedule for a transaction that has ended, so none counts beyond its answer.
+    """
+    if layer == "share" or evse in work.sessions:
+        return held
+    return Held(maybe=tuple(sent for sent in held.maybe if sent.open))
 
 
 def _with(grant: Grant, layer: str, held: Held) -> Grant:
@@ -227,6 +234,7 @@ def expire_answers(work: Work) -> None:
             for sent in late:
                 held = ledger.unresolved(held, sent.command)
             if late:
+                held = _while_it_lasts(work, grant.evse, layer, held)
                 after = _uncommandable(work, _with(after, layer, held), EvidenceId(""))
         if after is not grant:
             work.set_grant(after)

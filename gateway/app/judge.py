@@ -7,12 +7,13 @@ words of ``gateway.domain.compliance``.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from gateway.app.envelopes import limits_at
-from gateway.app.limits import surroundings
-from gateway.app.state import Session, Work
+from gateway.app.limits import as_watts, surroundings
+from gateway.app.state import AppliedStep, Session, Work
 from gateway.domain.compliance import ComplianceRecord, judge
-from gateway.domain.envelope import OperatingEnvelope
+from gateway.domain.envelope import Block, LimitValue, OperatingEnvelope
 from gateway.domain.evidence import Json, canonical, sha256_hex
 from gateway.domain.ids import EvidenceId, NodeId, PeerId
 from gateway.domain.lifecycle import State
@@ -24,6 +25,18 @@ from gateway.domain.topology import NodeKind, Tree
 KEEP = timedelta(minutes=20)
 """How long samples and limits stay in memory: longer than any window plus its late data."""
 
+MAX_CITED = 16
+"""Revisions cited by one window; more than one a second are not told apart."""
+
+CLEARED_W = 1_000
+"""So far below its limit a node must come until the same complaint may be made again."""
+
+MAX_COMPLAINTS = 1_000
+"""Announcements remembered; the oldest may be made again."""
+
+MAX_TOLD_BLOCKS = 100
+"""Blocks named in one announcement."""
+
 MAX_SAMPLES = 5_000
 """Per judged node; at one sample a second it covers ``KEEP``."""
 
@@ -34,15 +47,15 @@ def remember(work: Work) -> None:
         if envelope.direction is not Direction.IMPORT:
             continue
         key = str(envelope.id)
-        value = in_force_w(work, envelope)
+        value, revisions = in_force(work, envelope)
         steps = work.applied.get(key, ())
-        if (not steps and value is not None) or (steps and steps[-1][1] != value):
-            work.applied[key] = _recent((*steps, (work.now, value)), work.now)
+        if (not steps and value is not None) or (steps and steps[-1][1:] != (value, revisions)):
+            work.applied[key] = _recent((*steps, (work.now, value, revisions)), work.now)
 
 
 def note_power(work: Work, tick_at: datetime) -> None:
     """Add the power of every judged node as this tick leaves it."""
-    for node in {e.node for e in work.envelopes.values()}:
+    for node in sorted({e.node for e in work.envelopes.values()}):
         value = node_power_w(work, node)
         if value is not None:
             samples = work.history.get(node, ())
@@ -69,12 +82,17 @@ def node_power_w(work: Work, node: NodeId) -> int | None:
     return None if any(p is None for p in parts) else sum(p for p in parts if p is not None)
 
 
-def in_force_w(work: Work, envelope: OperatingEnvelope) -> int | None:
-    """The watt limit on the sum that the envelope sets now; None when it sets none."""
+def in_force(work: Work, envelope: OperatingEnvelope) -> tuple[int | None, tuple[EvidenceId, ...]]:
+    """The watt limit on the sum that the envelope sets now, and the revisions that say so.
+
+    None: it sets none.
+    """
     if envelope.state in (State.RECEIVED, State.PENDING, State.WITHDRAWN):
-        return None
+        return None, ()
     values = limits_at(envelope, work.now, surroundings(work, envelope))
-    return min((v.value for v in values if v.dimension is Dimension.SUM_W), default=None)
+    on_sum = [v for v in values if v.dimension is Dimension.SUM_W]
+    revisions = tuple(sorted({EvidenceId(v.revision) for v in on_sum if v.revision}))
+    return min((v.value for v in on_sum), default=None), revisions
 
 
 def judge_due(work: Work) -> None:
@@ -113,29 +131,31 @@ def _judge_window(
     work: Work,
     envelope: OperatingEnvelope,
     window: Interval,
-    steps: tuple[tuple[datetime, int | None], ...],
+    steps: tuple[AppliedStep, ...],
 ) -> None:
     inside = [s for s in steps if s[0] < window.end]
-    if not inside or (all(value is None for at, value in inside[-1:]) and inside[-1][0] <= window.start):
+    if not inside or (inside[-1][1] is None and inside[-1][0] <= window.start):
         return
     samples = [
         s for s in work.history.get(envelope.node, ()) if window.start - timedelta(minutes=2) <= s[0] < window.end
     ]
     policy = work.facts.policy(envelope.source, envelope.node)
-    tightened = [at for (at, value), (_, before) in zip(steps[1:], steps, strict=False) if _tighter(value, before)]
+    tightened = [at for (_, before, _), (at, value, _) in pairwise(steps) if _tighter(value, before)]
     late = [at for at in (steps[0][0], *tightened) if at < window.end]
     record = judge(
-        inside,
+        [(at, value) for at, value, _ in inside],
         samples,
         window,
         reaction_until=max(late) + timedelta(seconds=policy.reaction_s) if late else None,
     )
     digest = sha256_hex(canonical([[rfc3339(at), value] for at, value in samples]))
-    revisions = tuple(v.revision for v in envelope.held) if not envelope.fallen else ()
+    # What held within the window: the last step before it and every step inside.
+    first = next((i for i, s in reversed(list(enumerate(inside))) if s[0] <= window.start), 0)
+    revisions = tuple(dict.fromkeys(r for _, _, said in inside[first:] for r in said))
     work.seal(
         "compliance.interval",
         subject={"node": envelope.node, "envelope": envelope.id, "peer": envelope.source},
-        cause=(*(r for r in revisions if r), work.control.decision),
+        cause=(*revisions[-MAX_CITED:], work.control.decision),
         body={**_record_body(record), "state": envelope.state.value, "samples": len(samples), "samples_sha256": digest},
         reason="" if record.verdict.value != "BREACH" else "ENVELOPE",
     )
@@ -190,34 +210,57 @@ def next_report(work: Work) -> datetime | None:
 
 
 def complain(work: Work, path: NodeId, expected_w: int) -> None:
-    """Announce to the sources of a node that load alone exceeds what they allow, once per message."""
+    """Announce to the sources of a node the blocks that load and safe shares alone exceed.
+
+    One error per message; again when the shortfall has grown by a tenth or by 1 kW, or after it
+    had cleared. ``expected_w``: what the node takes although nothing is given out.
+    """
     for envelope in work.envelopes.values():
-        if envelope.node != path or envelope.state is not State.ACTIVE:
+        if envelope.node != path or envelope.direction is not Direction.IMPORT or envelope.state.is_final:
             continue
+        blocks = envelope.fallback if envelope.fallen else envelope.primary
         requests = dict(envelope.messages)
-        for block in envelope.primary:
+        by_request: dict[str, list[tuple[Block, int]]] = {}
+        for block in blocks:
             request = requests.get(block.revision, "")
-            key = f"{request}/inflexible_load"
-            if not block.start <= work.now < block.end or not request or key in work.control.complained:
-                continue
-            work.set_control(complained=(*work.control.complained, key)[-1_000:])
-            work.owe(
-                PeerId(envelope.source),
-                "compliance_error",
+            if request and block.end > work.now:
+                limit_w = as_watts(work.facts.tree, path, LimitValue(block.dimension, block.value))
+                by_request.setdefault(request, []).append((block, limit_w))
+        for request, limits in by_request.items():
+            _announce(work, envelope, request, limits, expected_w)
+
+
+def _announce(
+    work: Work, envelope: OperatingEnvelope, request: str, limits: list[tuple[Block, int]], expected_w: int
+) -> None:
+    key = f"{request}/inflexible_load"
+    short_w = expected_w - min(limit for _, limit in limits)
+    known = work.control.complained.get(key)
+    if known is not None and short_w <= -CLEARED_W:
+        work.set_control(complained={k: v for k, v in work.control.complained.items() if k != key})
+    if short_w <= 0 or (known is not None and short_w < known + min(max(known // 10, 100), 1_000)):
+        return
+    kept = list(work.control.complained.items())[-MAX_COMPLAINTS:]
+    work.set_control(complained={**dict(kept), key: short_w})
+    tight = [(block, limit) for block, limit in limits if limit < expected_w]
+    work.owe(
+        PeerId(envelope.source),
+        "compliance_error",
+        {
+            "message": f"reason=inflexible_load expected={expected_w}W limit={min(limit for _, limit in tight)}W",
+            "blocks": [
                 {
-                    "message": f"reason=inflexible_load expected={expected_w}W limit={block.value}W",
-                    "blocks": [
-                        {
-                            "start": rfc3339(block.start),
-                            "end": rfc3339(block.end),
-                            "value": expected_w,
-                            "dimension": block.dimension.value,
-                        }
-                    ],
-                },
-                correlation=request,
-                cause=(block.revision,),
-            )
+                    "start": rfc3339(block.start),
+                    "end": rfc3339(block.end),
+                    "value": expected_w if block.dimension is Dimension.SUM_W else block.value,
+                    "dimension": block.dimension.value,
+                }
+                for block, _ in tight[:MAX_TOLD_BLOCKS]
+            ],
+        },
+        correlation=request,
+        cause=tuple(dict.fromkeys(block.revision for block, _ in tight)),
+    )
 
 
 def conclude(work: Work, session: Session, ended_at: datetime, meter_wh: WattHours | None, ended: EvidenceId) -> None:
@@ -280,7 +323,7 @@ def _floor(instant: datetime, size: timedelta) -> datetime:
     return EPOCH + ((instant - EPOCH) // size) * size
 
 
-def _recent(steps: tuple[tuple[datetime, int | None], ...], now: datetime) -> tuple[tuple[datetime, int | None], ...]:
+def _recent(steps: tuple[AppliedStep, ...], now: datetime) -> tuple[AppliedStep, ...]:
     """Steps of the last ``KEEP``, and the one that held before."""
     cut = next((i for i, s in enumerate(steps) if s[0] > now - KEEP), len(steps))
     return steps[max(cut - 1, 0) :]

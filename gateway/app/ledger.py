@@ -37,6 +37,11 @@ def installed(held: Held) -> tuple[Schedule, ...]:
     return (*confirmed, *(sent.schedule for sent in held.maybe))
 
 
+def held_for_good_w(grant: Grant) -> int:
+    """The most that may still stand when every schedule has ended by itself, W."""
+    return max((schedule.floor_w for held in (grant.share, grant.session) for schedule in installed(held)), default=0)
+
+
 def latest(held: Held) -> Schedule | None:
     """The schedule we last asked for that may still count, else the confirmed one."""
     return held.maybe[-1].schedule if held.maybe else held.confirmed
@@ -47,6 +52,12 @@ def lowest(schedules: Iterable[Schedule], now: datetime) -> Schedule:
     known = tuple(schedules)
     instants = sorted({now, *(e for s in known for e in s.edges if e > now)})
     return build((t, Watts(min(s.at(t) for s in known))) for t in instants)
+
+
+def ending_in(schedule: Schedule, share_w: int) -> Schedule:
+    """The schedule with its open-ended last step no higher than ``share_w``."""
+    *before, last = ((step.start, step.limit_w) for step in schedule.steps)
+    return build((*before, (last[0], Watts(min(last[1], share_w)))))
 
 
 def is_below(a: Schedule, b: Schedule, now: datetime, by_w: int = 0) -> bool:
@@ -79,7 +90,7 @@ def accept(held: Held, command: CommandId, now: datetime, *, ordered: bool, dead
         if sent.generation == hit.generation:
             return not (ordered or hit.alone)
         dead = sent.sent_at + timedelta(seconds=dead_frame_s) <= hit.sent_at
-        return not (dead and not sent.schedule.edges)
+        return not (dead and sent.schedule.ends_at <= hit.sent_at)
 
     return Held(hit.schedule, now, tuple(sent for sent in held.maybe if stays(sent)))
 
@@ -97,15 +108,24 @@ def unresolved(held: Held, command: CommandId | None = None) -> Held:
     return held if maybe == held.maybe else replace(held, maybe=maybe)
 
 
-def prune(held: Held, now: datetime, guard_s: int, share_w: int) -> Held:
-    """The layer without schedules that have run out to a value that the share covers anyway."""
-    horizon = now - timedelta(seconds=guard_s)
-    maybe = tuple(
-        sent
-        for sent in held.maybe
-        if sent.open or not sent.schedule.edges or sent.schedule.ends_at > horizon or sent.schedule.floor_w > share_w
-    )
-    return held if maybe == held.maybe else replace(held, maybe=maybe)
+def prune(held: Held, now: datetime, settings: Settings) -> Held:
+    """The layer without schedules that have run out to a value that another of them covers anyway.
+
+    A schedule that has run out is still installed: its open-ended share goes on to hold, also when
+    the permanent share falls below it. Only what can be answered no more covers another. What was
+    asked last stays in any case.
+    """
+    read = now - timedelta(seconds=settings.guard_s)
+    answerable = now - timedelta(seconds=settings.dead_frame_s)
+    covered_w = -1 if held.confirmed is None else held.confirmed.floor_w
+    kept = list(held.maybe[-1:])
+    for sent in reversed(held.maybe[:-1]):
+        spent = not sent.open and sent.schedule.ends_at <= read and sent.sent_at <= answerable
+        if spent and sent.schedule.floor_w <= covered_w:
+            continue
+        kept.append(sent)
+        covered_w = max(covered_w, sent.schedule.floor_w) if spent else covered_w
+    return held if len(kept) == len(held.maybe) else replace(held, maybe=tuple(reversed(kept)))
 
 
 class Balance:

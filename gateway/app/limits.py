@@ -139,12 +139,12 @@ def lowest_known_w(work: Work, path: NodeId) -> int | None:
     for envelope in work.envelopes.values():
         if envelope.node != path or envelope.direction is not Direction.IMPORT or envelope.state.is_final:
             if envelope.node == path and envelope.stale:
-                values += [_watts(tree, path, v) for v in envelope.fallen]
+                values += [as_watts(tree, path, v) for v in envelope.fallen]
             continue
         known = [*envelope.held, *envelope.fallen]
-        values += [_watts(tree, path, v) for v in known]
+        values += [as_watts(tree, path, v) for v in known]
         values += [
-            _watts(tree, path, LimitValue(b.dimension, b.value))
+            as_watts(tree, path, LimitValue(b.dimension, b.value))
             for b in (*envelope.primary, *envelope.fallback)
             if b.end > work.now
         ]
@@ -154,12 +154,12 @@ def lowest_known_w(work: Work, path: NodeId) -> int | None:
 def _envelope_bounds(tree: Tree, pair: tuple[OperatingEnvelope, Surroundings], instant: datetime) -> tuple[Bound, ...]:
     envelope, around = pair
     return tuple(
-        Bound(f"envelope:{envelope.id}", _watts(tree, envelope.node, value), value.revision)
+        Bound(f"envelope:{envelope.id}", as_watts(tree, envelope.node, value), value.revision)
         for value in limits_at(envelope, instant, around)
     )
 
 
-def _watts(tree: Tree, path: NodeId, value: LimitValue) -> int:
+def as_watts(tree: Tree, path: NodeId, value: LimitValue) -> int:
     """A limit value as watts on the node's sum that keep it whatever the phases."""
     match value.dimension:
         case Dimension.SUM_W:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway.domain.effects import Command, OutboxItem, Record, RowChange
 from gateway.domain.envelope import BindingPolicy, OperatingEnvelope
@@ -173,7 +173,7 @@ class Control:
     limits: Mapping[str, int] = field(default_factory=dict)
     standing: Mapping[str, int] = field(default_factory=dict)
     reported: Mapping[str, datetime] = field(default_factory=dict)
-    complained: tuple[str, ...] = ()
+    complained: Mapping[str, int] = field(default_factory=dict)
     judged_until: Mapping[str, datetime] = field(default_factory=dict)
 
 
@@ -186,6 +186,9 @@ class Point:
     received_at: datetime
     quality: Quality = Quality.GOOD
 
+
+AppliedStep: TypeAlias = tuple[datetime, int | None, tuple[EvidenceId, ...]]
+"""Since when which limit on the sum was in force, W (None: none), and the revisions that said so."""
 
 SECTIONS: dict[str, type[Any]] = {
     "control": Control,
@@ -211,8 +214,8 @@ class SiteState:
     points: Mapping[tuple[NodeId, Quantity], Point] = field(default_factory=dict)
     history: Mapping[str, tuple[tuple[datetime, int], ...]] = field(default_factory=dict)
     """Measured W per judged node, oldest first."""
-    applied: Mapping[str, tuple[tuple[datetime, int | None], ...]] = field(default_factory=dict)
-    """Limit in force per envelope id, oldest first: (since, W or None)."""
+    applied: Mapping[str, tuple[AppliedStep, ...]] = field(default_factory=dict)
+    """Limit in force per envelope id, oldest first."""
     ticks: tuple[str, ...] = ()
     looked_at: datetime = EPOCH
     """When the last decision was taken, whether or not it changed anything."""

@@ -141,20 +141,25 @@ class Runner:
 
     # --- wiring -----------------------------------------------------------------------------
 
-    def attach(self, actuators: Iterable[LimitActuator], carriers: Iterable[FactCarrier]) -> None:
-        """Name who carries limits and facts; before :meth:`start`."""
+    def attach(self, actuators: Iterable[LimitActuator]) -> None:
+        """Name who carries limits; before :meth:`start`."""
         self._actuators = list(actuators)
+
+    def carry(self, carriers: Iterable[FactCarrier]) -> None:
+        """Name who carries facts, once they can, and begin with what is owed."""
         self.courier.attach(carriers)
+        self.courier.start()
 
     async def start(self, config_sha256: str) -> None:
         """Re-evaluate what is due, durably, before anything is served; then run."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._run(), name=f"site {self.site}")]
         await self.submit([ev.GatewayStarted(self._epoch, self._boot, self._cold, config_sha256)])
-        self.courier.start()
 
     async def stop(self, cause: str) -> None:
-        """Seal the end, wait for what is under way, stop."""
+        """Seal the end, wait for what is under way, stop. Nothing to do where it never started."""
+        if not self._tasks:
+            return
         with contextlib.suppress(StoreError):
             await self.submit([ev.GatewayStopping(cause)])
         await self.courier.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +10,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from gateway.domain.errors import ConfigError, ConfigProblem
+from gateway.ports.adapter import ListenerSettings, Trust
 from gateway.ports.clock import Clock
 from gateway.testing.judge import Reported
 from gateway.testing.physics import LimitBlock
-from gateway.testing.stage import DSO, Stage
-from gateway.testing.story import Forecast
+from gateway.testing.stage import DSO, Stage, StationPlan
+from gateway.testing.story import CarPlan, Forecast
 
 ENTRY_POINTS = "gridgate.adapters"
 
@@ -39,6 +41,15 @@ def peer_factory(adapter: str, role: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class PluggedCar:
+    """A car in the words of the lent peer. Wh and W."""
+
+    energy_wh: float
+    max_w: float
+    phases: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """A forecast block in the words of the lent peer: W of the three-phase sum."""
 
@@ -56,48 +67,55 @@ class Dso:
         party = stage.pki.parties[DSO]
         grid = stage.pki.listeners["grid"]
         self._group = group
-        self._peer = peer_factory("oscp", "cp")(
+        self.peer = peer_factory("oscp", "cp")(
             fp_url="https://127.0.0.1:1",
             token=stage.token,
             clock=clock,
             client=party,
-            server_certificate=party.certificate,
-            server_key=party.key,
-            client_ca=grid.client_ca,
+            server=ListenerSettings(
+                "simulated-dso",
+                "127.0.0.1",
+                0,
+                Trust.MTLS,
+                policy="modern",
+                certificate=party.certificate,
+                key=party.key,
+                client_ca=grid.client_ca,
+            ),
             heartbeat_interval_s=HEARTBEAT_S,
         )
 
     async def start(self) -> str:
         """Listen; host and port."""
-        await self._peer.start()
-        return str(self._peer.url).partition("://")[2]
+        await self.peer.start()
+        return str(self.peer.url).partition("://")[2]
 
     async def stop(self) -> None:
         """Fall silent."""
-        await self._peer.stop()
+        await self.peer.stop()
 
     async def join(self, gateway_url: str) -> None:
         """Register, shake hands, send heartbeats from now on."""
-        self._peer.fp_url = gateway_url
-        await self._peer.register()
-        await self._peer.handshake()
-        self._peer.start_heartbeats()
+        self.peer.fp_url = gateway_url
+        await self.peer.register()
+        await self.peer.handshake()
+        self.peer.start_heartbeats()
 
     async def forecast(self, kind: Forecast, blocks: Sequence[LimitBlock]) -> str:
         """Post a forecast; its request id once it was acknowledged."""
         told = [Told(b.start, b.end, round(b.watts)) for b in blocks]
-        return str(await self._peer.forecast(self._group, kind.value, told))
+        return str(await self.peer.forecast(self._group, kind.value, told))
 
     def heartbeats(self) -> tuple[int, int]:
         """How many heartbeats were acknowledged to us, and how many came."""
-        sent = sum(1 for s in self._peer.sent if s.endpoint == "heartbeat" and s.status == 204)
-        return sent, len(self._peer.of("heartbeat"))
+        sent = sum(1 for s in self.peer.sent if s.endpoint == "heartbeat" and s.status == 204)
+        return sent, len(self.peer.of("heartbeat"))
 
     def reports(self) -> list[Reported]:
         """Readings of the group's import register, oldest first."""
         rows = [
             Reported(_wh(row), datetime.fromisoformat(row["measure_time"]))
-            for message in self._peer.of("update_group_measurements")
+            for message in self.peer.of("update_group_measurements")
             for row in message.body["measurements"]
             if row["direction"] == "IMPORT" and row.get("energy_type", "TOTAL") == "TOTAL"
         ]
@@ -105,7 +123,77 @@ class Dso:
 
     def complaints(self) -> int:
         """How many capacity compliance errors came."""
-        return len(self._peer.of("group_capacity_compliance_error"))
+        return len(self.peer.of("group_capacity_compliance_error"))
+
+
+class StationActor:
+    """A charging station of the story and the car that stands at it."""
+
+    def __init__(self, plan: StationPlan, stage: Stage, clock: Clock, seed: int) -> None:
+        self.plan = plan
+        self._stage = stage
+        self._clock = clock
+        # Meters of the trade are not in step with each other.
+        self._meter_interval_s = random.Random(f"{plan.id} {seed}").uniform(8, 12)
+        self.peer: Any = None
+
+    async def start(self, url: str) -> None:
+        """Connect, boot, report.
+
+        Raises:
+            TimeoutError: the other side did not accept it.
+        """
+        self.peer = peer_factory("ocpp", "station")(
+            self.plan.id,
+            serial=self.plan.serial,
+            url=url,
+            clock=self._clock,
+            version=self.plan.version,
+            identity=self._stage.pki.stations[self.plan.id],
+            min_a=self.plan.min_a,
+            max_a=self.plan.max_a,
+            meter_interval_s=self._meter_interval_s,
+        )
+        await self.peer.start()
+
+    async def stop(self) -> None:
+        """Power off."""
+        if self.peer is not None:
+            await self.peer.stop()
+
+    async def plug_in(self, car: CarPlan) -> None:
+        """A car arrives, and its driver shows a card."""
+        self.peer.plug_in(PluggedCar(car.wants_wh, car.max_w))
+
+    def power_w(self, now: datetime) -> float:
+        """What physically flows, W."""
+        return 0.0 if self.peer is None else float(self.peer.power_w(now))
+
+    def wish_w(self, now: datetime) -> float:
+        """What the car would take if nothing limited it, W."""
+        return 0.0 if self.peer is None else float(self.peer.wish_w(now))
+
+    def words(self, at: datetime) -> str:
+        """Its state for the audience."""
+        if self.peer is None or not self.peer.connected:
+            return "offline"
+        return f"{self.plan.version} · may take {self.peer.limit_a(at):.1f} A"
+
+    @property
+    def accepted(self) -> int:
+        """Charging profiles that it accepted so far."""
+        return 0 if self.peer is None else len(self.peer.accepted)
+
+    def lowered_since(self, monotonic: float) -> list[float]:
+        """When, in monotonic real seconds, it accepted a lower limit than it had before."""
+        before: dict[int, float] = {}
+        found = []
+        for accepted in () if self.peer is None else self.peer.accepted:
+            had = before.get(accepted.outlet)
+            if accepted.monotonic >= monotonic and had is not None and accepted.limit_a < had:
+                found.append(accepted.monotonic)
+            before[accepted.outlet] = accepted.limit_a
+        return found
 
 
 def _wh(row: dict[str, Any]) -> float:

@@ -36,6 +36,7 @@ class Notebook:
     missing_at_204: list[str] = field(default_factory=list)
     cut_request: str = ""
     cut_ms: float | None = None
+    cut_kept_at: datetime | None = None
     heartbeats_out: int = 0
     heartbeats_in: int = 0
     reports: list[Reported] = field(default_factory=list)

@@ -12,10 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gateway.domain.timeline import rfc3339
 from gateway.testing.child import ChildFailed, ask
+from gateway.testing.narrate import Check
+
+SITE_FILE = "site.yaml"
+"""What the configuration is called in the folder that is asked."""
 
 GRIDGATE = (sys.executable, "-m", "gateway")
 """The command line, as this interpreter runs it."""
@@ -81,3 +87,29 @@ class Head:
 
     size: int | None = None
     root: str = ""
+
+
+async def evidence_check(folder: Path) -> tuple[Check, Head]:
+    """Whether the stopped gateway's log verifies, as an auditor would ask."""
+    said = await question(folder, "evidence", "verify", SITE_FILE)
+    size, root = said.document.get("size"), said.document.get("root")
+    ok = said.code == 0 and said.document.get("ok") is True and isinstance(size, int) and size > 0
+    if not ok or not isinstance(size, int):
+        problems = "; ".join(sorted(texts(said.document.get("problems")))) or said.error or "no answer"
+        return Check("evidence", False, f"the log does not verify: {problems}"), Head()
+    return Check("evidence", True, f"{size} entries verify against the signed head"), Head(size, str(root))
+
+
+async def trace_check(folder: Path, node: str, at: datetime | None, request_id: str) -> Check:
+    """Whether ``trace`` leads from a meter value to the message that set the limit, and to a verdict."""
+    if at is None or not request_id:
+        return Check("trace", False, "no cut was kept, so there is no meter value to trace")
+    said = await question(folder, "trace", f"{node}@{rfc3339(at)}", SITE_FILE)
+    reached = request_id in said.document.get("requests", ())
+    verdicts = said.document.get("verdicts") or []
+    measured = said.document.get("measurement")
+    text = (
+        f"from {node}'s meter value during the cut, trace reaches the forecast: {'yes' if reached else 'no'}, "
+        f"verdicts: {len(verdicts)}" + (f" ({said.error})" if said.error else "")
+    )
+    return Check("trace", said.code == 0 and measured is not None and reached and bool(verdicts), text)

@@ -142,6 +142,7 @@ def _document(stage: Stage, plan: SitePlan, dso_host: str) -> dict[str, Any]:
         "meters": [{"node": n, "principal": f"urn:gridgate:meter:{meter_name(n)}"} for n in plan.meters],
         "listeners": {name: _listener(stage, name) for name in ("grid", "ocpp", "admin")},
         "client": {"grid": _client(stage)},
+        "adapters": {"oscp": {"key_file": "secrets/oscp.key"}},
         "store": {"path": "gridgate.db", "head": "gridgate.head", "key": "gridgate-evidence.key"},
     }
 

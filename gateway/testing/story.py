@@ -29,15 +29,6 @@ class CarPlan:
     wants_wh: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A forecast of one block that takes effect while it is sent: what the verdict times."""
-
-    request_id: str
-    at: datetime
-    watts: float
-
-
 class Scene(Protocol):
     """The world as a script sees it."""
 
@@ -64,8 +55,11 @@ class Scene(Protocol):
         """The DSO posts a forecast; its request id, after the gateway acknowledged it."""
         ...
 
-    async def timed_cut(self, blocks: Sequence[LimitBlock]) -> float:
-        """As ``forecast`` of limits; real ms from the post to the last station's acceptance."""
+    async def timed_cut(self, blocks: Sequence[LimitBlock]) -> float | None:
+        """As ``forecast`` of limits; real ms from the post to the last station's acceptance.
+
+        None if the cut was not kept in time.
+        """
         ...
 
     async def plug_in(self, car: CarPlan) -> None:

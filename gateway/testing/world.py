@@ -210,8 +210,8 @@ class World:
         """Post a cut and wait until the connection is physically below it.
 
         Returns:
-            Real ms from the post to the last acceptance that belongs to it; None if it was not
-            kept within twice the reaction time.
+            Real ms from the post to the last acceptance of a lower limit; None if the cut was not
+            kept within twice the reaction time, or lowered nobody.
         """
         posted = self._clock.monotonic()
         self._notes.cut_request = await self.forecast(Forecast.LIMIT, blocks)
@@ -222,7 +222,8 @@ class World:
                 return None
             await self.until(self._clock.now() + timedelta(seconds=1))
         await self.until(self._clock.now() + timedelta(seconds=STRAGGLER_S))
-        accepted = [t for s in self._stations.values() for t in s.accepted_since(posted)]
+        self._notes.cut_kept_at = self._clock.now()
+        accepted = [t for s in self._stations.values() for t in s.lowered_since(posted)]
         if accepted:
             self._notes.cut_ms = (max(accepted) - posted) * 1000
         return self._notes.cut_ms
@@ -301,7 +302,7 @@ class World:
         folder = self._stage.folder
         verify, head = await evidence_check(folder)
         checks.append(verify)
-        checks.append(await trace_check(folder, self._plan.root, self._notes.cut_request))
+        checks.append(await trace_check(folder, self._plan.root, self._notes.cut_kept_at, self._notes.cut_request))
         return Verdict(
             story=self._story.name,
             seed=self.seed,

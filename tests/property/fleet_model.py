@@ -1,7 +1,8 @@
 """A physical fleet and a faulty line, sharing no code with the controller's decisions.
 
 Stations hold a permanent share and a session schedule, draw all they are allowed, and obey what
-reaches them. The line loses, delays and doubles. The judge knows what the grid party announced.
+reaches them. The line loses, delays and doubles. The judge knows what the grid party announced, and
+what the stations that nobody could tell about it keep for good (design §4, rule 7).
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 MAX_W = 22_080
+NEVER = datetime.min.replace(tzinfo=UTC)
 REACTION = timedelta(seconds=60)
 
 
 @dataclass
 class PhysicalStation:
-    """What really happens at an EVSE. ``skew_s`` is the error of its clock."""
+    """What really happens at an EVSE. ``skew_s`` is the error of its clock.
+
+    ``share_told`` and ``schedule_told`` are when the gateway sent what the station now goes by.
+    """
 
     name: str
     skew_s: float = 0.0
     share_w: int = MAX_W
+    share_told: datetime = NEVER
     schedule: list[tuple[datetime, int]] | None = None
+    schedule_told: datetime = NEVER
     plugged: bool = False
     transaction: str = ""
 
@@ -40,6 +47,13 @@ class PhysicalStation:
                 value = watts
         return min(value, MAX_W)
 
+    def kept_w(self, since: datetime) -> int:
+        """What it draws for good when nothing that was sent after ``since`` has reached it, else 0."""
+        told, floor_w = (
+            (self.share_told, self.share_w) if self.schedule is None else (self.schedule_told, self.schedule[-1][1])
+        )
+        return min(floor_w, MAX_W) if self.plugged and told < since else 0
+
 
 @dataclass
 class Announcement:
@@ -53,10 +67,16 @@ class Announcement:
 
 @dataclass
 class Judge:
-    """Finds instants at which the fleet draws more than was known in time."""
+    """Finds instants at which the fleet draws more than was known in time.
+
+    ``load_w`` is drawn by the building. An announcement asks of the stations in reach that they make
+    room for those which nothing has reached since: no gateway can lower a share it cannot send.
+    """
 
     static_w: int
+    load_w: int
     validity: timedelta
+    stations: Collection[PhysicalStation]
     said: list[Announcement] = field(default_factory=list)
     worst: int = 0
     where: str = ""
@@ -72,7 +92,8 @@ class Judge:
             loosest_allowed = [b.watts for b in newer]
             in_time = now >= a.known_at + self.validity
             if in_time and all(w <= a.watts for w in loosest_allowed):
-                standing = min(standing, a.watts)
+                kept = sum(station.kept_w(since=a.known_at) for station in self.stations)
+                standing = min(standing, max(a.watts, self.load_w + kept))
         return standing
 
     def look(self, now: datetime, total_w: int, note: str) -> None:

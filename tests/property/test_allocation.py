@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.domain.allocation import Ask, CompiledTree, Filling, Limit, Place, Policy, allocate, round_down
@@ -101,7 +101,6 @@ def loads(problem: Problem, filling: Filling) -> list[tuple[reference.Row, float
     ]
 
 
-@settings(max_examples=400, deadline=None)
 @given(problems(keeping=True))
 def test_every_share_equals_the_exact_reference(problem: Problem) -> None:
     filling = problem.solve()
@@ -111,7 +110,6 @@ def test_every_share_equals_the_exact_reference(problem: Problem) -> None:
         assert filling.allocation[ask] == pytest.approx(float(share), abs=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
 @given(problems())
 def test_no_limit_is_exceeded_and_every_share_is_nothing_or_within_its_bounds(problem: Problem) -> None:
     filling = problem.solve()
@@ -123,7 +121,6 @@ def test_no_limit_is_exceeded_and_every_share_is_nothing_or_within_its_bounds(pr
         assert share == 0 or ask.min - 1e-9 <= share <= ask.max
 
 
-@settings(max_examples=200, deadline=None)
 @given(problems(keeping=True))
 def test_what_exceeds_a_limit_is_a_named_violation_and_all_below_is_at_its_floor(problem: Problem) -> None:
     filling = problem.solve()
@@ -137,7 +134,6 @@ def test_what_exceeds_a_limit_is_a_named_violation_and_all_below_is_at_its_floor
                     assert filling.allocation[ask.id] == (ask.min if ask.keep else 0)
 
 
-@settings(max_examples=300, deadline=None)
 @given(problems(policies=FAIR))
 def test_every_share_has_a_certificate(problem: Problem) -> None:
     """The named limit is full, and nobody there has a higher level unless held up by its minimum."""
@@ -159,7 +155,6 @@ def test_every_share_has_a_certificate(problem: Problem) -> None:
                     assert level[other.id] <= level[ask.id] + 1e-6
 
 
-@settings(max_examples=150, deadline=None)
 @given(problems(), st.sampled_from([0.5, 2, 16, 1000]))
 def test_a_problem_in_other_units_has_the_same_answer(problem: Problem, scale: float) -> None:
     def scaled(values: tuple[Limit, ...]) -> tuple[Limit, ...]:
@@ -185,7 +180,6 @@ def test_a_problem_in_other_units_has_the_same_answer(problem: Problem, scale: f
         assert many.allocation[ask] == pytest.approx(share * scale, abs=1e-6 * scale)
 
 
-@settings(max_examples=150, deadline=None)
 @given(problems(keeping=True), st.randoms(use_true_random=False))
 def test_the_order_of_places_and_asks_means_nothing(problem: Problem, chance: random.Random) -> None:
     shuffled = replace(
@@ -199,7 +193,6 @@ def test_the_order_of_places_and_asks_means_nothing(problem: Problem, chance: ra
         assert other.allocation[ask] == pytest.approx(share, abs=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
 @given(problems(policies=FAIR), st.data())
 def test_lowering_a_limit_never_raises_the_smallest_level(problem: Problem, data: st.DataObject) -> None:
     """Invariant 4; read the other way round, raising one never lowers it."""
@@ -220,7 +213,6 @@ def test_lowering_a_limit_never_raises_the_smallest_level(problem: Problem, data
     assert smallest(after) <= smallest(before) + 1e-6
 
 
-@settings(max_examples=150, deadline=None)
 @given(problems(units=("W",), minima=False), st.data())
 def test_at_a_single_place_nobody_loses_when_another_leaves(problem: Problem, data: st.DataObject) -> None:
     """Invariant 6."""
@@ -232,7 +224,6 @@ def test_at_a_single_place_nobody_loses_when_another_leaves(problem: Problem, da
         assert after.allocation[ask.id] >= before.allocation[ask.id] - 1e-6
 
 
-@settings(max_examples=200, deadline=None)
 @given(problems(units=("W",)))
 def test_whole_watts_keep_every_limit_and_every_minimum(problem: Problem) -> None:
     filling = problem.solve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -19,7 +19,7 @@ from gateway.domain.quantities import Direction
 from tests.property.fleet_model import Agenda, Announcement, Judge, Line, PhysicalStation
 from tests.unit.app.builders import DSO, MAIN, T0, a_tree, message
 
-SEQUENCES = int(os.environ.get("GRIDGATE_SEQUENCES", "60"))
+SEQUENCES = int(os.environ.get("GRIDGATE_SEQUENCES", "16"))
 EVSES = 4
 LOAD_W = 8_000
 HOURS = 3
@@ -44,7 +44,7 @@ class Life:
         self.generation = dict.fromkeys(self.stations, 0)
         self.linked = dict.fromkeys(self.stations, False)
         validity = timedelta(seconds=self.settings.validity_s + self.settings.guard_s)
-        self.judge = Judge(60_000, validity)
+        self.judge = Judge(60_000, LOAD_W, validity, self.stations.values())
         self.state = SiteState()
         self.alive = True
         self.epoch = 0
@@ -67,26 +67,28 @@ class Life:
         if token == self._timer:
             self.agenda.now += timedelta(milliseconds=1)
             self.step(ev.DeadlineReached())
+            assert not self.alive or self.state.next_deadline > self.agenda.now, "a deadline that was served is over"
 
     def _send(self, command: Command) -> None:
         evse = command.evse
         if not self.linked[evse] or command.generation != self.generation[evse]:
             self.agenda.after(0.01, lambda: self._answer(command, ev.Outcome.NOT_SENT))
             return
-        if self.line.carry(self.agenda, lambda: self._arrive(command)):
+        sent_at = self.agenda.now
+        if self.line.carry(self.agenda, lambda: self._arrive(command, sent_at)):
             self.count("lost command")
 
-    def _arrive(self, command: Command) -> None:
+    def _arrive(self, command: Command, sent_at: datetime) -> None:
         station = self.stations[command.evse]
         if command.generation != self.generation[command.evse]:
             return
         if command.layer is Layer.SAFE_SHARE:
-            station.share_w = command.schedule.floor_w
+            station.share_w, station.share_told = command.schedule.floor_w, sent_at
         elif not station.plugged or command.transaction != station.transaction:
             self.line.carry(self.agenda, lambda: self._answer(command, ev.Outcome.REJECTED))
             return
         else:
-            station.schedule = [(s.start, s.limit_w) for s in command.schedule.steps]
+            station.schedule, station.schedule_told = [(s.start, s.limit_w) for s in command.schedule.steps], sent_at
         if self.line.carry(self.agenda, lambda: self._answer(command, ev.Outcome.ACCEPTED)):
             self.count("lost answer")
 

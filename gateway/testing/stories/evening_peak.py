@@ -130,7 +130,10 @@ async def _announce(scene: Scene, drawn: Figures, start: datetime) -> None:
 async def _surprise(scene: Scene, drawn: Figures, start: datetime) -> None:
     scene.say(f"surprise: the DSO lowers the connection to {_kw(drawn.surprise_w)} at once")
     took_ms = await scene.timed_cut([LimitBlock(_now(scene), _minute(start, 40), drawn.surprise_w)])
-    scene.say(f"the last station accepted its lower limit {took_ms:.0f} ms (real) after the DSO's post")
+    if took_ms is None:
+        scene.say("the connection did not follow in time")
+    else:
+        scene.say(f"the last station accepted its lower limit {took_ms:.0f} ms (real) after the DSO's post")
 
 
 async def _recover(scene: Scene, drawn: Figures, start: datetime) -> None:

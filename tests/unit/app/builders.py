@@ -112,10 +112,11 @@ class Driver:
             self.step(ev.SessionStarted(evse, f"tx-{i}", self.now, message(f"start-{i}")))
 
     def run_to(self, minutes: float) -> None:
-        """Let time pass through every deadline."""
+        """Let time pass through every deadline; one that was served is over."""
         end = at(minutes)
         while self.state.next_deadline <= end:
             self.step(ev.DeadlineReached(), now=max(self.state.next_deadline, self.now + timedelta(milliseconds=1)))
+            assert self.state.next_deadline > self.now, f"{self.now}: due again at once"
         self.step(ev.DeadlineReached(), now=end)
 
     def envelope(self):

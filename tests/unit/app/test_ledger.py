@@ -8,7 +8,7 @@ from gateway.app.ledger import worst_case_w
 from gateway.app.state import Settings
 from gateway.domain import events as ev
 from gateway.domain.effects import Layer
-from gateway.domain.ids import NodeId
+from gateway.domain.ids import NodeId, StationId
 from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, power
 
 E1 = "main/garage/evse-1"
@@ -124,6 +124,20 @@ def test_an_unanswered_command_is_tried_again() -> None:
     assert len(driver.commands) > count
 
 
+def test_a_session_that_ends_before_its_command_is_answered_leaves_nothing_due_for_ever() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.obey = False
+    driver.step(forecast((0, 600, 50_000), ident="more"), now=at(1))
+    driver.step(ev.SessionEnded(NodeId(E1), "tx-1", at(1.1), forecast((0, 1, 1)).message), now=at(1.1))
+    assert worst(driver) > 4140
+    driver.run_to(1 + (driver.settings.confirm_s + 1) / 60)
+    assert worst(driver) == 4140
+    driver.run_to(1 + (driver.settings.confirm_s + driver.settings.retry_s + 1) / 60)
+    assert driver.last.commands == () and driver.commands[-1].layer is Layer.SAFE_SHARE
+    driver.answer(driver.commands[-1])
+    assert driver.state.grants[E1].uncommandable_since is None
+
+
 def test_a_draw_above_everything_a_station_may_hold_is_a_lie_and_counts_at_its_most() -> None:
     driver = a_busy_site(limit_w=20_000)
     driver.run_to(2)
@@ -156,6 +170,46 @@ def test_shares_fall_where_a_known_block_could_not_hold_them_all() -> None:
     driver.connect(1, 2, 3)
     floors = [driver.state.grants[f"main/garage/evse-{i}"].share.confirmed.floor_w for i in (1, 2, 3)]
     assert floors == [4140, 4140, 0]
+
+
+def test_where_shares_must_fall_those_who_can_be_told_make_room_for_those_who_cannot() -> None:
+    driver = Driver(tree=a_tree(3))
+    driver.step(heartbeat(600), forecast((0, 600, 30_000)))
+    driver.connect(1, 2, 3)
+    driver.step(ev.StationDisconnected(StationId("CP-3"), driver.generation, "gone"))
+    driver.step(forecast((30, 60, 17_000), ident="less"), now=at(1))
+    floors = [driver.state.grants[f"main/garage/evse-{i}"].share.confirmed.floor_w for i in (1, 2, 3)]
+    assert floors == [4140, 0, 4140]
+
+
+def test_a_schedule_that_ran_out_goes_on_to_hold_its_share_until_the_session_goes_by_another() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.obey = False
+    driver.step(forecast((0, 600, 50_000), ident="more"), now=at(1))
+    driver.step(ev.StationDisconnected(StationId("CP-1"), driver.generation, "gone"))
+    driver.run_to(45)
+    driver.step(forecast((44, 60, 10_000), ident="least"))
+    assert worst(driver) == 4140
+    driver.generation = 2
+    driver.connect(1)
+    assert {c.layer: c.schedule.floor_w for c in driver.last.commands} == {Layer.SAFE_SHARE: 0, Layer.SESSION: 0}
+    share, session = driver.last.commands
+    driver.answer(share)
+    assert worst(driver) == 4140
+    driver.answer(session)
+    assert worst(driver) == 0
+
+
+def test_a_share_that_falls_is_told_at_once_even_to_a_station_that_did_not_answer_before() -> None:
+    driver = a_busy_site(limit_w=20_000, evses=1)
+    driver.obey = False
+    driver.step(forecast((0, 600, 15_000), ident="less"), now=at(1))
+    driver.run_to(1 + (driver.settings.confirm_s + 1) / 60)
+    assert driver.state.grants[E1].uncommandable_since is not None
+    driver.step(forecast((30, 60, 10_000), ident="least"))
+    assert {c.layer: c.schedule.floor_w for c in driver.last.commands} == {Layer.SAFE_SHARE: 0, Layer.SESSION: 0}
+    driver.step(ev.DeadlineReached())
+    assert driver.last.commands == ()
 
 
 def test_a_load_without_model_lets_nothing_rise() -> None:

@@ -1,0 +1,133 @@
+"""Where ``status``, ``tree`` and ``explain`` get the site's state: a running gateway, or its store.
+
+A running gateway is asked through its admin listener with an operator's certificate. Without one
+the state is read from the store as it was when the gateway last wrote, and the answer says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import typer
+
+from gateway.cli.say import NotFound, UsageError, note
+from gateway.domain.errors import GatewayError, PeerUnreachable
+
+if TYPE_CHECKING:
+    from gateway.config import SiteConfig
+    from gateway.ports.adapter import ClientIdentity
+    from gateway.runtime import View
+
+OPERATOR = "operator"
+"""The operator of ``gridgate init`` and of development certificates."""
+
+TIMEOUT_S = 5.0
+
+Url = Annotated[str, typer.Option(help="The admin listener; from the configuration if not given.")]
+Certificate = Annotated[Path | None, typer.Option("--cert", help="The operator's certificate (PEM).")]
+Key = Annotated[Path | None, typer.Option("--key", help="Its key (PEM).")]
+Anchors = Annotated[Path | None, typer.Option("--ca", help="Whom to trust as the gateway (PEM).")]
+Offline = Annotated[bool, typer.Option("--offline", help="Read the store; ask no gateway.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach a gateway, as the command line says it."""
+
+    url: str = ""
+    certificate: Path | None = None
+    key: Path | None = None
+    anchors: Path | None = None
+    offline: bool = False
+
+
+def ask(
+    config: SiteConfig, access: Access, path: str, stored: Callable[[View], dict[str, Any]]
+) -> tuple[dict[str, Any], str]:
+    """A document, and where it is from: ``gateway`` or ``store``.
+
+    Args:
+        path: below ``/v1/sites/{site}``.
+        stored: the same document from the stored state.
+
+    Raises:
+        GatewayError: neither could be had.
+    """
+    if access.url and access.offline:
+        raise UsageError("--url asks a gateway, --offline asks none", hint="leave one of them out")
+    url = "" if access.offline else access.url or _url(config)
+    if url:
+        try:
+            return _ask_gateway(config, access, url, path), "gateway"
+        except PeerUnreachable as problem:
+            if access.url:
+                raise
+            note(f"note  no gateway answers at {url} ({problem}); this is from the store")
+    from gateway.cli.stored import view_of
+
+    return stored(view_of(config)), "store"
+
+
+def _url(config: SiteConfig) -> str:
+    """The configured admin listener's; empty when its port is only known to the running gateway."""
+    settings = config.listeners.get("admin")
+    if settings is None or settings.port == 0:
+        return ""
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
+    return f"https://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def _identity(config: SiteConfig, access: Access) -> ClientIdentity:
+    from gateway.ports.adapter import ClientIdentity
+
+    folder = config.path.absolute().parent / "pki" / "admin"
+    files = {
+        "certificate": access.certificate or folder / "operators" / f"{OPERATOR}.pem",
+        "key": access.key or folder / "operators" / f"{OPERATOR}.key",
+        "server_ca": access.anchors or folder / "server-ca.pem",
+    }
+    for file in files.values():
+        if not file.is_file():
+            raise UsageError(
+                f"the operator's identity is incomplete: {file} is not there",
+                code="cli.no-identity",
+                hint="name it with --cert, --key and --ca, or read the store with --offline",
+            )
+    return ClientIdentity(**{name: file.absolute() for name, file in files.items()})
+
+
+def _ask_gateway(config: SiteConfig, access: Access, url: str, path: str) -> dict[str, Any]:
+    import asyncio
+
+    full = f"{url.rstrip('/')}/v1/sites/{quote(config.site)}{quote(path)}"
+    return asyncio.run(_get(_identity(config, access), full))
+
+
+async def _get(identity: ClientIdentity, url: str) -> dict[str, Any]:
+    from gateway.domain.errors import MalformedMessage
+    from gateway.kit.asgi import parse_json
+    from gateway.kit.http_client import HttpCaller
+
+    caller = HttpCaller(identity, url_hosts=(urlsplit(url).netloc,), allow_private=True, total_timeout_s=TIMEOUT_S)
+    try:
+        answer = await caller.request("GET", url, headers={"Accept": "application/json"})
+    finally:
+        await caller.aclose()
+    document = parse_json(answer.body)
+    if not isinstance(document, Mapping):
+        raise MalformedMessage("the gateway's answer is no JSON object")
+    if answer.status != 200:
+        raise _refused(answer.status, document)
+    return dict(document)
+
+
+def _refused(status: int, document: Mapping[str, Any]) -> GatewayError:
+    kind = NotFound if status == 404 else GatewayError
+    text = f"the gateway said {status}: {document.get('message', '')}"
+    return kind(text, code=str(document.get("code") or "admin.refused"), hint=str(document.get("hint") or ""))

@@ -1,0 +1,264 @@
+"""The admin listener's routes: what the site is doing, for operators; readings, from meters.
+
+Who is asking is what TLS proved. Every route declares an action, and ``rights.decide`` answers
+for it before the route runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+
+from gateway.domain.errors import (
+    DomainError,
+    GatewayError,
+    LocalError,
+    MalformedMessage,
+    NotAuthorised,
+    PeerUnreachable,
+    StoreError,
+    UnknownNode,
+)
+from gateway.domain.evidence import Json
+from gateway.domain.ids import NodeId, SiteId
+from gateway.domain.measurement import Measurement
+from gateway.kit.asgi import BodyTooLarge, parse_json, peer_from, read_body
+from gateway.ports.adapter import ASGIApp
+from gateway.web import metrics
+from gateway.web.measurements import read_measurements
+from gateway.web.rights import Action, Principal, decide, principal_of
+
+ACTION = "x-gridgate-action"
+"""Key of a route's action in its OpenAPI operation."""
+
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+_STATUS: Sequence[tuple[type[GatewayError], HTTPStatus]] = (
+    (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (MalformedMessage, HTTPStatus.BAD_REQUEST),
+    (NotAuthorised, HTTPStatus.FORBIDDEN),
+    (UnknownNode, HTTPStatus.NOT_FOUND),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (PeerUnreachable, HTTPStatus.BAD_REQUEST),
+    (DomainError, HTTPStatus.BAD_REQUEST),
+)
+"""First match wins; what is not here is ours: 500."""
+
+
+class View(Protocol):
+    """What the admin listener may see and do. All calls on the event loop's thread."""
+
+    @property
+    def site(self) -> SiteId: ...
+
+    @property
+    def meters(self) -> Mapping[str, NodeId]:
+        """Which node's meter a certificate's URI names."""
+        ...
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        """The site's clock."""
+        ...
+
+    def status(self) -> dict[str, Json]:
+        """The site as a whole."""
+        ...
+
+    def tree(self) -> dict[str, Json]: ...
+
+    def envelopes(self) -> list[Json]: ...
+
+    def explain(self, evse: NodeId) -> dict[str, Json]:
+        """Why an EVSE has what it has.
+
+        Raises:
+            UnknownNode: no such EVSE.
+        """
+        ...
+
+    def ready(self) -> dict[str, Json]:
+        """``ready``: whether durable state can be written."""
+        ...
+
+    async def measure(self, samples: Sequence[Measurement]) -> None:
+        """Take measured values; returns when they are stored.
+
+        Raises:
+            StoreError: not stored; do not acknowledge.
+        """
+        ...
+
+
+def admin_app(view: View) -> ASGIApp:
+    """The application of the admin listener."""
+    return cast(ASGIApp, build(view))
+
+
+def build(view: View) -> FastAPI:
+    """The same as :func:`admin_app`, for whoever looks at its routes.
+
+    Raises:
+        LocalError: a route without an action.
+    """
+    app = FastAPI(title="gridgate admin", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_health(app, view)
+    _add_site(app, view)
+    _add_measurements(app, view)
+    app.add_exception_handler(GatewayError, _answer_ours)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_bug)
+    require_actions(app.routes)
+    return app
+
+
+def require_actions(routes: Sequence[BaseRoute]) -> None:
+    """Insist that every route declares what it does.
+
+    Raises:
+        LocalError: names the first one that does not.
+    """
+    for route in routes:
+        extra = route.openapi_extra or {} if isinstance(route, APIRoute) else {}
+        if extra.get(ACTION) not in set(Action):
+            raise LocalError(f"route {getattr(route, 'path', route)!r} declares no action")
+
+
+# --- routes ---------------------------------------------------------------------------------
+
+_Handler = Callable[..., Any]
+
+
+def _route(app: FastAPI, view: View, action: Action, path: str, method: str = "GET") -> Callable[[_Handler], _Handler]:
+    """Register a handler under an action that is decided before it runs."""
+
+    async def allowed(request: Request) -> None:
+        # The router has matched by now, so an unknown path is 404 for everybody.
+        if not decide(_principal(request, view), action):
+            raise _refusal(action)
+
+    return app.api_route(
+        path, methods=[method], response_class=Response, dependencies=[Depends(allowed)], openapi_extra={ACTION: action}
+    )
+
+
+def _add_health(app: FastAPI, view: View) -> None:
+    @_route(app, view, Action.READ_HEALTH, "/health/live")
+    async def live() -> Response:
+        return _json(HTTPStatus.OK, {"live": True})
+
+    @_route(app, view, Action.READ_HEALTH, "/health/ready")
+    async def ready() -> Response:
+        document = view.ready()
+        return _json(HTTPStatus.OK if document.get("ready") is True else HTTPStatus.SERVICE_UNAVAILABLE, document)
+
+    @_route(app, view, Action.READ_METRICS, "/metrics")
+    async def prometheus() -> Response:
+        text = metrics.render(view.status(), ready=view.ready().get("ready") is True)
+        return Response(text.encode(), headers={**_HEADERS, "content-type": metrics.CONTENT_TYPE})
+
+    @_route(app, view, Action.READ_API, "/openapi.json")
+    async def api() -> Response:
+        return _json(HTTPStatus.OK, app.openapi())
+
+
+def _add_site(app: FastAPI, view: View) -> None:
+    @_route(app, view, Action.READ_SITE, "/v1/sites/{site}")
+    async def status(site: str) -> Response:
+        _check_site(view, site)
+        return _json(HTTPStatus.OK, view.status())
+
+    @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/tree")
+    async def tree(site: str) -> Response:
+        _check_site(view, site)
+        return _json(HTTPStatus.OK, view.tree())
+
+    @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/envelopes")
+    async def envelopes(site: str) -> Response:
+        _check_site(view, site)
+        return _json(HTTPStatus.OK, {"site": view.site, "envelopes": view.envelopes()})
+
+    @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/evses/{path:path}/explain")
+    async def explain(site: str, path: str) -> Response:
+        _check_site(view, site)
+        return _json(HTTPStatus.OK, view.explain(NodeId(path)))
+
+
+def _add_measurements(app: FastAPI, view: View) -> None:
+    @_route(app, view, Action.WRITE_MEASUREMENTS, "/v1/sites/{site}/measurements", "POST")
+    async def measurements(site: str, request: Request) -> Response:
+        _check_site(view, site)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            text = "measurements are sent as application/json"
+            return _error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "admin.media-type", text, "set Content-Type")
+        principal = _principal(request, view)
+        document = parse_json(await read_body(request.scope, request.receive))
+        source = principal.name if principal is not None else ""
+        samples = read_measurements(document, received_at=view.now(), source=source)
+        for sample in samples:
+            if not decide(principal, Action.WRITE_MEASUREMENTS, sample.node):
+                raise NotAuthorised(
+                    f'this certificate is not that of the meter at "{sample.node[:200]}"',
+                    hint="a meter reports its own node; see meters in site.yaml",
+                )
+        await view.measure(samples)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _principal(request: Request, view: View) -> Principal | None:
+    return principal_of(peer_from(request.scope), view.meters)
+
+
+def _check_site(view: View, site: str) -> None:
+    if site != view.site:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f'no site "{site[:100]}" here')
+
+
+def _refusal(action: Action) -> NotAuthorised:
+    return NotAuthorised(
+        f"this certificate may not do {action.value}",
+        hint="operators read with urn:gridgate:operator:…, meters post with urn:gridgate:meter:… (meters in site.yaml)",
+    )
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+def _json(status: HTTPStatus, document: Any) -> Response:
+    body = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return Response(body, status_code=status, media_type="application/json", headers=_HEADERS)
+
+
+def _error(status: HTTPStatus, code: str, message: str, hint: str = "") -> Response:
+    answer = _json(status, {"code": code, "message": message, "hint": hint})
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        answer.headers["connection"] = "close"
+    return answer
+
+
+async def _answer_ours(_request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, GatewayError)  # noqa: S101 - registered for this class alone
+    status = next((s for kind, s in _STATUS if isinstance(problem, kind)), None)
+    if status is None:
+        return await _answer_bug(_request, problem)
+    return _error(status, problem.code, str(problem), problem.hint)
+
+
+async def _answer_http(_request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)  # noqa: S101 - registered for this class alone
+    status = HTTPStatus(problem.status_code)
+    code = {404: "admin.not-found", 405: "admin.method"}.get(problem.status_code, "admin.http")
+    return _error(status, code, str(problem.detail))
+
+
+async def _answer_bug(_request: Request, _problem: Exception) -> Response:
+    """What went wrong is for the log; its text may name what the peer must not know."""
+    return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "admin.internal", "the gateway failed; see its log")
