@@ -307,7 +307,7 @@ def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId,
     grant = work.grant(evse)
     held = installed(grant.session)
     current = latest(grant.session)
-    due = retry and bool(held)
+    due = bool(held) and (retry or _session_unsynced(work, grant))
     if current is None:
         return
     if evse not in plan.wanted:

@@ -101,7 +101,7 @@ _EVSE = """  - node: main/garage/evse-{number}
     phases: [L1, L2, L3]        # site phases at the EVSE's terminals 1, 2, 3
     min_a: 6                    # below this only 0 exists (IEC 61851-1)
     max_a: 32
-    safe_share_w: 4140          # what it may draw for ever without us
+    safe_share_w: 4600          # what it may draw for ever without us
 """
 
 _SITE = """\

@@ -1,9 +1,10 @@
-"""What one row says against what another says: references, duplicates, trust, policies. No I/O."""
+"""What one row says against what another says: references, duplicates, trust, policies. Opens no file that is named."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from gateway.config.problems import Place, Problems, nearest, shown
 from gateway.domain.envelope import FallbackRule
 from gateway.kit.tls import is_loopback
 from gateway.ports.adapter import Trust
+
+ENTRY_POINTS = "gridgate.adapters"
 
 ADMIN = "admin"
 """The listener of the operators' own interface."""
@@ -237,8 +240,13 @@ def _pair(place: Place, certificate: str | None, key: str | None, problems: Prob
 
 
 def _adapters(document: Document, problems: Problems) -> None:
-    used = {STATIONS} | {row.adapter for _, row in document.peers}
-    for name in document.adapters:
-        if name not in used:
-            text = "no peer uses an adapter of this name"
-            problems.add("unused-adapter", ("adapters", name), text, found=name, suggestion=nearest(name, used))
+    """Adapters are known by their entry points alone; where none is installed, nothing is said."""
+    installed = {point.name for point in entry_points(group=ENTRY_POINTS)}
+    if not installed:
+        return
+    named = [((*place, "adapter"), given.get("adapter")) for place, given in document.peers.given.items()]
+    named += [(("adapters", name), name) for name in document.adapters]
+    for place, name in named:
+        if isinstance(name, str) and name not in installed and not problems.stands_at(place):
+            hint = nearest(name, installed) or f"installed: {', '.join(sorted(installed))}"
+            problems.add("unknown-adapter", place, "no such adapter", found=shown(name), suggestion=hint)

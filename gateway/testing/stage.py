@@ -29,7 +29,7 @@ class StationPlan:
     version: str
     min_a: int = 6
     max_a: int = 32
-    safe_share_w: int = 4_140
+    safe_share_w: int = 4_600
 
     @property
     def serial(self) -> str:

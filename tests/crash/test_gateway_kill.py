@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ CUT_W = 6_000
 PATIENCE_S = 20.0
 VERSIONS = ("1.6", "2.0.1")
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Evening:
         await self.dso.forecast(Forecast.LIMIT, from_now(50_000))
         for station in self.stations:
             await station.plug_in(CarPlan(station.plan.id, SystemClock().now(), 22_000.0, 50_000.0))
-        await until(lambda: all(a > 30 for a in self.amperes()), PATIENCE_S)
+        await until(lambda: all(a > 25 for a in self.amperes()), PATIENCE_S)
 
     def amperes(self) -> list[float]:
         """What the stations' installed profiles allow now."""
@@ -57,8 +58,6 @@ class Evening:
     async def repeat(self, request: str) -> None:
         """Send the forecast of that id once more, byte by byte."""
         sent = next(s for s in self.dso.peer.sent if s.request_id == request)
-        import json
-
         message = decode(UpdateGroupCapacityForecast, json.dumps(sent.body).encode())
         await self.dso.peer.send(sent.endpoint, message, request_id=request)
 
@@ -104,13 +103,13 @@ async def test_a_kill_between_the_204_and_the_first_command_loses_nothing(tmp_pa
             evening.hold.touch()
             request = await evening.dso.forecast(Forecast.LIMIT, from_now(CUT_W))
             await child.kill()
-        assert all(a > 30 for a in evening.amperes()), "no command has left"
+        assert all(a > 25 for a in evening.amperes()), "no command has left"
         async with evening.depot.running() as (child, _):
             await until(lambda: sum(evening.amperes()) * 690 <= CUT_W, PATIENCE_S)
             await evening.repeat(request)
             await child.stop()
     evening.depot.verify()
-    revised = [e for e in evening.depot.entries("envelope.revised") if e.document["message"]["id"] == request]
+    revised = [e for e in evening.depot.entries("envelope.revised") if e.subject["request_id"] == request]
     assert len(revised) == 1, "acknowledged once, recorded once"
     assert [e.body["epoch"] for e in evening.depot.entries("gateway.started")] == [1, 2]
 
@@ -130,7 +129,7 @@ async def test_a_kill_between_accepted_and_its_record_counts_the_command_as_poss
         async with evening.depot.running() as (child, _):
             await until(lambda: all(s.peer.connected for s in evening.stations), PATIENCE_S)
             await evening.dso.forecast(Forecast.LIMIT, from_now(50_000))
-            await until(lambda: all(a > 30 for a in evening.amperes()), PATIENCE_S)
+            await until(lambda: all(a > 25 for a in evening.amperes()), PATIENCE_S)
             await child.stop()
     evening.depot.verify()
     sent = [e.subject["command"] for e in evening.depot.entries("setpoint.sent")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from datetime import datetime, timedelta
@@ -19,7 +20,12 @@ from gateway.domain.quantities import Direction
 from tests.property.fleet_model import Agenda, Announcement, Judge, Line, PhysicalStation
 from tests.unit.app.builders import DSO, MAIN, T0, a_tree, message
 
-SEQUENCES = int(os.environ.get("GRIDGATE_SEQUENCES", "16"))
+pytestmark = pytest.mark.timeout(300)
+
+SEQUENCES = int(os.environ.get("GRIDGATE_SEQUENCES", "60"))
+PLAIN = 16
+"""Lives of the plain run; the rest are ``slow``. One takes some seconds."""
+
 EVSES = 4
 LOAD_W = 8_000
 HOURS = 3
@@ -205,18 +211,26 @@ class Life:
         return self.random.choice(list(self.stations))
 
 
-@pytest.mark.parametrize("seed", range(SEQUENCES))
-def test_no_limit_known_in_time_is_exceeded_whatever_is_lost(seed: int) -> None:
+@functools.cache
+def lived(seed: int) -> Life:
+    """A life at its end."""
     life = Life(seed)
     life.live()
+    return life
+
+
+SEEDS = [pytest.param(seed, marks=pytest.mark.slow if seed >= PLAIN else ()) for seed in range(SEQUENCES)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_limit_known_in_time_is_exceeded_whatever_is_lost(seed: int) -> None:
+    life = lived(seed)
     assert life.judge.worst == 0, f"seed {seed}: {life.judge.where}"
 
 
 def test_the_random_lives_do_contain_the_faults_they_are_about() -> None:
     seen: dict[str, int] = {}
     for seed in range(10):
-        life = Life(seed)
-        life.live()
-        for fault in life.faults:
+        for fault in lived(seed).faults:
             seen[fault] = seen.get(fault, 0) + 1
     assert min(seen.get(f, 0) for f in ("lost command", "restart", "disconnect", "announcement")) >= 3, seen

@@ -24,6 +24,8 @@ from gateway.ports.gate import AdapterRow, EvseView, Inbound, Receipt, Verdict
 
 T0 = datetime(2031, 3, 1, 17, tzinfo=UTC)
 EVSE = NodeId("main/evse-1")
+PATIENCE_S = 20.0
+"""Real seconds until something that only a busy machine delays counts as never happening."""
 
 E = TypeVar("E")
 
@@ -91,7 +93,7 @@ class FakeGate:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     """Return when ``condition`` holds; fail after ``within_s`` real seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s

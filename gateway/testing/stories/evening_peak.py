@@ -19,6 +19,9 @@ STATIC_W = 60_000
 GARAGE_W = 44_000
 GARAGE_A = 63
 RESERVE_W = 8_000
+CUT_MIN, CUT_END_MIN, END_MIN = 15, 35, 40
+"""Minutes after the story's start: 18:00, 18:20 and 18:25."""
+
 CAR_W = (11_000, 17_250, 22_000)
 """What cars of the trade take at most on three phases: 16 A, 25 A, 32 A."""
 
@@ -48,7 +51,7 @@ def figures(seed: int, start: datetime) -> Figures:
     cars = tuple(
         CarPlan(
             station.id,
-            start + timedelta(minutes=chance.uniform(2, 9)),
+            start + timedelta(minutes=chance.uniform(2, 8)),
             float(chance.choice(CAR_W)),
             chance.uniform(18_000, 40_000),
         )
@@ -58,8 +61,8 @@ def figures(seed: int, start: datetime) -> Figures:
         cut_w=chance.randrange(35_000, 38_001, 100),
         surprise_w=chance.randrange(31_000, 32_501, 100),
         fallback_w=30_000,
-        surprise_min=28 + chance.uniform(-0.5, 0.5),
-        recovery_min=36 + chance.uniform(-0.5, 0.5),
+        surprise_min=23 + chance.uniform(-0.5, 0.5),
+        recovery_min=31 + chance.uniform(-0.5, 0.5),
         cars=tuple(sorted(cars, key=lambda car: car.arrives)),
     )
 
@@ -92,15 +95,15 @@ async def script(scene: Scene, start: datetime) -> None:
     try:
         await scene.join_grid()
         await _announce(scene, drawn, start)
-        await scene.until(_minute(start, 20))
+        await scene.until(_minute(start, CUT_MIN))
         scene.say(f"18:00: the announced cut to {_kw(drawn.cut_w)} takes effect")
         await scene.until(_minute(start, drawn.surprise_min))
         await _surprise(scene, drawn, start)
         await scene.until(_minute(start, drawn.recovery_min))
         await _recover(scene, drawn, start)
-        await scene.until(_minute(start, 40))
+        await scene.until(_minute(start, CUT_END_MIN))
         scene.say("18:20: the cut is over")
-        await scene.until(_minute(start, 45))
+        await scene.until(_minute(start, END_MIN))
         await arrivals
     finally:
         arrivals.cancel()
@@ -115,7 +118,7 @@ async def _arrivals(scene: Scene, drawn: Figures) -> None:
 async def _announce(scene: Scene, drawn: Figures, start: datetime) -> None:
     await scene.forecast(Forecast.FALLBACK, [LimitBlock(start, start + timedelta(days=7), drawn.fallback_w)])
     scene.say(f"DSO announced {_kw(drawn.fallback_w)} for the time when it is not heard")
-    six, twenty_past = _minute(start, 20), _minute(start, 40)
+    six, twenty_past = _minute(start, CUT_MIN), _minute(start, CUT_END_MIN)
     await scene.forecast(
         Forecast.LIMIT,
         [
@@ -129,7 +132,7 @@ async def _announce(scene: Scene, drawn: Figures, start: datetime) -> None:
 
 async def _surprise(scene: Scene, drawn: Figures, start: datetime) -> None:
     scene.say(f"surprise: the DSO lowers the connection to {_kw(drawn.surprise_w)} at once")
-    took_ms = await scene.timed_cut([LimitBlock(_now(scene), _minute(start, 40), drawn.surprise_w)])
+    took_ms = await scene.timed_cut([LimitBlock(_now(scene), _minute(start, CUT_END_MIN), drawn.surprise_w)])
     if took_ms is None:
         scene.say("the connection did not follow in time")
     else:
@@ -137,7 +140,7 @@ async def _surprise(scene: Scene, drawn: Figures, start: datetime) -> None:
 
 
 async def _recover(scene: Scene, drawn: Figures, start: datetime) -> None:
-    await scene.forecast(Forecast.LIMIT, [LimitBlock(_now(scene), _minute(start, 40), drawn.cut_w)])
+    await scene.forecast(Forecast.LIMIT, [LimitBlock(_now(scene), _minute(start, CUT_END_MIN), drawn.cut_w)])
     scene.say(f"the DSO raised the connection to {_kw(drawn.cut_w)} again")
 
 
@@ -156,7 +159,7 @@ def _kw(value: float) -> str:
 STORY = Story(
     name="evening-peak",
     title="evening-peak: a cut announced for 18:00, and one that nobody announced",
-    starts=(17, 40),
+    starts=(17, 45),
     ends=(18, 25),
     speed=60.0,
     site=site,

@@ -218,3 +218,17 @@ def test_a_load_without_model_lets_nothing_rise() -> None:
     driver = a_busy_site()
     driver.step(power("main/house", 25_000, at(1)), now=at(1))
     assert driver.target(1) + driver.target(2) <= 30_000 - 25_000 or driver.target(1) == 4140
+
+
+def test_a_decrease_whose_command_died_with_the_gateway_is_sent_again_on_the_next_connection() -> None:
+    driver = a_busy_site(limit_w=60_000)
+    driver.obey = False
+    driver.step(forecast((0, 600, 10_000), ident="cut"))
+    assert any(c.tightens and c.layer is Layer.SESSION for c in driver.commands), "the cut is commanded"
+    driver.commands.clear()
+    driver.step(ev.GatewayStarted(2, "boot2", False, "cfg"), now=at(1))
+    driver.obey, driver.generation = True, 2
+    driver.connect(1, 2)
+    told = {c.evse: c.schedule.at(driver.now) for c in driver.commands if c.layer is Layer.SESSION}
+    assert len(told) == 2, "also the station whose target is its share or less is told"
+    assert sum(told.values()) <= 2_000

@@ -83,7 +83,7 @@ SHAPES = [
     ("client.grid.key", GONE, "missing-key"),
     ("adapters.oscp", {"key_file": None}, "empty-value"),
     ("adapters.oscp", {"key_file": ["a"]}, "value"),
-    ("adapters.ospc", {"key_file": "a"}, "unused-adapter"),
+    ("adapters.ospc", {"key_file": "a"}, "unknown-adapter"),
     ("nodes", {}, "value"),
     ("listeners", [], "value"),
     ("store", GONE, "missing-key"),
@@ -99,6 +99,7 @@ REFERENCES = [
     ("bindings[0].node", "mian", "unknown-node"),
     ("meters[0].node", "main/hose", "unknown-node"),
     ("client.gird", {}, "unknown-listener"),
+    ("peers[0].adapter", "oscpp", "unknown-adapter"),
 ]
 DUPLICATES = [
     ("nodes[3]", {"path": "main/house", "kind": "LOAD"}, "nodes[3].path"),

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.config.site_file import GONE, SiteFile
 from tests.unit.config.test_mistakes import the_problem
 
-SHARES_W = 4 * 4_140
+SHARES_W = 4 * 4_600
 RESERVE_W = 8_000
 
 

@@ -37,8 +37,8 @@ from gateway.infra.clock_system import SystemClock
 from gateway.kit.tls import client_context
 from gateway.pki.dev import DevPki
 from gateway.ports.fleet import StationSettings
-from gateway.testing.clock import StoryClock
-from tests.support.ocpp import T0, FakeGate, a_command, a_context, a_station, falling, until
+from gateway.testing.clock import ManualClock, StoryClock
+from tests.support.ocpp import PATIENCE_S, T0, FakeGate, a_command, a_context, a_station, falling, until
 
 pytestmark = pytest.mark.anyio
 
@@ -73,11 +73,19 @@ async def a_socket(
 async def call(socket: ClientConnection, action: str, payload: dict, name: str = "1") -> list[Any]:
     """CALL and its answer; our own CALLs in between are left unanswered."""
     await socket.send(json.dumps([2, name, action, payload]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             frame = json.loads(await socket.recv())
             if frame[0] != 2:
                 return frame
+
+
+async def obey_everything(socket: ClientConnection) -> None:
+    """Accept every CALL until cancelled."""
+    async for text in socket:
+        frame = json.loads(text)
+        if frame[0] == 2:
+            await socket.send(json.dumps([3, frame[1], {"status": "Accepted"}]))
 
 
 def status_of(problem: pytest.ExceptionInfo[InvalidStatus]) -> tuple[int, bytes | None]:
@@ -266,7 +274,7 @@ async def test_a_slow_commit_of_one_station_stalls_no_other():
             await slow.send(json.dumps([2, "1", "StartTransaction", START]))
             assert (await call(quick, "StartTransaction", START))[0] == 3
             gate.held["CP-1"].set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while json.loads(await slow.recv())[0] != 3:
                     pass
 
@@ -278,12 +286,9 @@ async def test_our_call_is_answered_while_a_commit_of_that_station_is_slow():
         gate.held["CP-1"] = asyncio.Event()
         await socket.send(json.dumps([2, "1", "StartTransaction", START]))
         running.apply(a_command(generation=1, tightens=True))
-        async with asyncio.timeout(5):
-            while not gate.of(CommandAnswered):
-                frame = json.loads(await socket.recv())
-                if frame[0] == 2:
-                    await socket.send(json.dumps([3, frame[1], {"status": "Accepted"}]))
-                    await asyncio.sleep(0.01)
+        obeying = asyncio.create_task(obey_everything(socket))
+        await until(lambda: gate.of(CommandAnswered))
+        obeying.cancel()
         gate.held["CP-1"].set()
     assert gate.of(CommandAnswered)[0].outcome is Outcome.ACCEPTED
 
@@ -314,7 +319,7 @@ async def test_a_command_given_while_the_line_is_being_announced_is_sent():
 
         gate.on_event = obey
         async with a_socket(running) as socket:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert json.loads(await socket.recv())[2] == "SetChargingProfile"
         await until(lambda: gate.of(CommandAnswered))
     assert [a.outcome for a in gate.of(CommandAnswered)] == [Outcome.DISCONNECTED]
@@ -323,7 +328,7 @@ async def test_a_command_given_while_the_line_is_being_announced_is_sent():
 
 @pytest.mark.parametrize("version", ["1.6", "2.0.1"])
 async def test_a_station_is_limited_end_to_end(version: str):
-    gate, clock = FakeGate(), StoryClock.starting(T0, 60)
+    gate, clock = FakeGate(), ManualClock(T0)
     async with a_gateway(gate, a_station(), clock=clock) as running:
         station = SimulatedStation(
             "CP-1", serial="SN-CP-1", url=f"ws://127.0.0.1:{running.ports['lab']}", clock=clock, version=version
@@ -340,7 +345,9 @@ async def test_a_station_is_limited_end_to_end(version: str):
             schedule = falling(clock.now(), (0, 11_000), (30, 5_000))
             running.apply(a_command("session", layer=Layer.SESSION, schedule=schedule, transaction=transaction))
             await until(lambda: station.limit_a() == 14.4)
-            await until(lambda: station.limit_a() == 6.5)
+            await clock.advance(30)
+            assert station.limit_a() == 6.5
+            await clock.advance(station.meter_interval_s)
             await until(lambda: any(s.value == 4485 for s in gate.samples))
             station.unplug()
             await until(lambda: gate.of(SessionEnded))
