@@ -49,6 +49,7 @@ class Life:
         }
         self.generation = dict.fromkeys(self.stations, 0)
         self.linked = dict.fromkeys(self.stations, False)
+        self.unanswered: dict[str, list[Command]] = {}
         validity = timedelta(seconds=self.settings.validity_s + self.settings.guard_s)
         self.judge = Judge(60_000, LOAD_W, validity, self.stations.values())
         self.state = SiteState()
@@ -81,6 +82,7 @@ class Life:
             self.agenda.after(0.01, lambda: self._answer(command, ev.Outcome.NOT_SENT))
             return
         sent_at = self.agenda.now
+        self.unanswered[evse].append(command)
         if self.line.carry(self.agenda, lambda: self._arrive(command, sent_at)):
             self.count("lost command")
 
@@ -99,7 +101,11 @@ class Life:
             self.count("lost answer")
 
     def _answer(self, command: Command, outcome: ev.Outcome) -> None:
-        self.step(ev.CommandAnswered(command.id, command.evse, command.generation, outcome))
+        waiting = self.unanswered[command.evse]
+        ordered = command not in waiting[1:]
+        if command in waiting:
+            waiting.remove(command)
+        self.step(ev.CommandAnswered(command.id, command.evse, command.generation, outcome, ordered))
 
     def start(self) -> None:
         self.alive = True
@@ -131,6 +137,7 @@ class Life:
             return
         self.generation[evse] += 1
         self.linked[evse] = True
+        self.unanswered[evse] = []
         station = StationId(self.stations[evse].name)
         self.step(ev.StationConnected(station, self.generation[evse], "ocpp1.6", GATEWAY))
 
