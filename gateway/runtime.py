@@ -20,9 +20,11 @@ from typing import Any, TextIO
 
 import msgspec
 
+from gateway.app.operate import check as check_action
 from gateway.app.site import SECTIONS, Controller, SiteFacts, SiteState, from_sections
 from gateway.app.views import describe_envelopes, describe_site, describe_tree, explain
 from gateway.config import SiteConfig
+from gateway.domain import events as ev
 from gateway.domain.errors import ConfigError, ConfigProblem, LocalError
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, SiteId, SourceId
@@ -34,6 +36,7 @@ from gateway.infra.runner import Runner
 from gateway.infra.store_sql import open_store
 from gateway.ports.adapter import Adapter, AdapterContext, ASGIApp, Running
 from gateway.ports.clock import Clock
+from gateway.ports.gate import Inbound, Receipt
 from gateway.ports.store import Loaded, Store
 from gateway.web.admin import admin_app
 
@@ -139,6 +142,7 @@ class Gateway:
             ports=self.ports,
             is_store_broken=lambda: runner.is_store_broken,
             measure=runner.measure,
+            submit=lambda events, inbound: runner.submit(events, inbound=inbound),
         )
 
     async def stop(self, cause: str) -> None:
@@ -190,6 +194,7 @@ class View:
         state: the state to describe.
         outbox: facts owed, by peer.
         measure: takes meter values; None where nobody runs.
+        submit: takes an operator's action; None where nobody runs.
     """
 
     def __init__(
@@ -202,6 +207,7 @@ class View:
         ports: Mapping[str, int] | None = None,
         is_store_broken: Callable[[], bool] = lambda: False,
         measure: Callable[[Sequence[Measurement]], Awaitable[None]] | None = None,
+        submit: Callable[[Sequence[ev.Event], Inbound], Awaitable[Receipt]] | None = None,
     ) -> None:
         self._config = config
         self._facts = site_facts(config)
@@ -210,6 +216,7 @@ class View:
         self._ports = ports or {}
         self._is_store_broken = is_store_broken
         self._measure = measure
+        self._submit = submit
         self.now = now
 
     @property
@@ -258,6 +265,18 @@ class View:
         if self._measure is None:
             raise LocalError("a stored state takes no measurements")
         await self._measure(samples)
+
+    async def operate(self, event: ev.OperatorActed, inbound: Inbound) -> Receipt:
+        """Do what an operator wants; returns when it is stored.
+
+        Raises:
+            DomainError: it means nothing here and now.
+            StoreError: not stored, not done.
+        """
+        if self._submit is None:
+            raise LocalError("a stored state is not operated")
+        check_action(self._state(), event.action, event.subject)
+        return await self._submit([event], inbound)
 
 
 def site_facts(config: SiteConfig) -> SiteFacts:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from gateway.app import fleet, judge
+from gateway.app import fleet, judge, operate
 from gateway.app.decide import decide
 from gateway.app.envelopes import Move, edges, evolve, fallback_values
 from gateway.app.limits import surroundings
@@ -372,6 +372,10 @@ def _message_refused(work: Work, event: ev.MessageRefused) -> None:
     work.seal("signal.refused", message=event.message, body={"text": event.text[:500]}, reason=event.code)
 
 
+def _operator_acted(work: Work, event: ev.OperatorActed) -> None:
+    operate.act(work, event, _withdraw)
+
+
 # --- telemetry and the process --------------------------------------------------------------
 
 
@@ -449,6 +453,7 @@ _HANDLERS: dict[type, Callable[[Work, Any], None]] = {
     ev.SourceEnded: _source_ended,
     ev.MessageNoted: _message_noted,
     ev.MessageRefused: _message_refused,
+    ev.OperatorActed: _operator_acted,
     ev.StationConnected: fleet.station_connected,
     ev.StationDisconnected: fleet.station_disconnected,
     ev.StationNoted: fleet.station_noted,

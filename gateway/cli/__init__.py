@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import check, demo, doctor, evidence, explain, init, run, status, trace, tree
+from gateway.cli import check, demo, doctor, evidence, explain, init, operate, run, status, trace, tree
 from gateway.cli.say import Exit, UsageError, complain
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ app.command("tree")(tree.tree)
 app.command("explain")(explain.explain)
 app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)
+app.add_typer(operate.envelopes, name="envelope")
+app.add_typer(operate.fallbacks, name="fallback")
+app.add_typer(operate.stations, name="station")
 app.add_typer(evidence.app, name="evidence")
 
 

@@ -1,13 +1,15 @@
-"""``gridgate evidence``: checks the log that a gateway left or is writing."""
+"""``gridgate evidence``: checks, searches and exports the log that a gateway left or is writing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli.options import SITE_FILE, File, Json, load_config
-from gateway.cli.say import Exit, printable, put, put_json, verb
+from gateway.cli.say import Exit, UsageError, printable, put, put_json, table, verb
 
 if TYPE_CHECKING:
     from gateway.infra.evidence_read import StoredHead
@@ -42,6 +44,76 @@ def verify(
         for line in lines(report, head):
             put(line)
     return Exit.OK if report.ok else Exit.FOUND
+
+
+@app.command("list")
+@verb
+def list_entries(  # noqa: PLR0913, PLR0917  one argument per option of the command line
+    file: File = SITE_FILE,
+    node: Annotated[str | None, typer.Option(help="Only entries about this node.")] = None,
+    peer: Annotated[str | None, typer.Option(help="Only entries about this party or operator.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this type, as in envelope.revised.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="Only windows judged so, as in BREACH.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Not before this instant (RFC 3339).")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Before this instant (RFC 3339).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest ones.")] = 100,
+    json_output: Json = False,
+) -> Exit:
+    """List entries, newest first. Every option given must hold."""
+    from gateway.cli.lineage import sealed_document
+    from gateway.cli.search import Wanted, search
+    from gateway.infra.evidence_read import EvidenceReader
+
+    config = load_config(file)
+    wanted = Wanted.of(node=node, peer=peer, type=type_, verdict=verdict, start=from_, end=to)
+    with EvidenceReader(config.store.path) as reader:
+        found, is_whole = search(reader, wanted, limit)
+    if json_output:
+        put_json({"entries": [sealed_document(e) for e in found], "truncated": not is_whole})
+        return Exit.OK
+    rows = [
+        (str(e.idx), f"{e.at:%Y-%m-%d %H:%M:%SZ}", e.type, str(e.body.get("verdict", "")), _about(e.subject), e.id)
+        for e in found
+    ]
+    for line in table(rows) or ["no entry matches"]:
+        put(printable(line))
+    if not is_whole:
+        put(f"there are more; --limit {limit} shows the newest")
+    return Exit.OK
+
+
+@app.command("export")
+@verb
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; new or empty.")],
+    file: File = SITE_FILE,
+    hashes_only: Annotated[
+        bool, typer.Option("--hashes-only", help="Tiles without entries: enough for a witness.")
+    ] = False,
+    json_output: Json = False,
+) -> Exit:
+    """Write the log as of its newest signed head as C2SP tlog-tiles, for other people's tools."""
+    from gateway.infra.evidence_read import EvidenceReader
+    from gateway.infra.evidence_tiles import export_tiles
+
+    config = load_config(file)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder", hint="name a new one; an export never overwrites")
+    published = export_tiles(config.store.path, folder, entries=not hashes_only)
+    with EvidenceReader(config.store.path) as reader:
+        vkey = reader.head().vkey
+    if json_output:
+        put_json({"folder": str(folder), "size": published.size, "files": published.files, "vkey": vkey})
+    else:
+        put(f"ok  {published.size} entries in {published.files} files in {printable(str(folder))}")
+        put(printable(f"    key {vkey}"))
+    return Exit.OK
+
+
+def _about(subject: Mapping[str, str]) -> str:
+    """What an entry is about, in one short column."""
+    named = (subject.get(kind) for kind in ("evse", "node", "station", "envelope", "peer", "operator"))
+    return next((name for name in named if name), "-")
 
 
 def document(report: Report, head: StoredHead) -> dict[str, Any]:

@@ -114,15 +114,18 @@ class Lineage:
 
 
 def entry_document(entry: StoredEntry, level: int, *, asked: bool) -> dict[str, Any]:
-    """An entry as JSON: its sealed words, its place, and where it stands in the chain."""
+    """An entry as JSON, and where it stands in the chain."""
+    return {**sealed_document(entry), "level": level, "asked": asked}
+
+
+def sealed_document(entry: StoredEntry) -> dict[str, Any]:
+    """An entry as JSON: its sealed words and its place in the log."""
     sealed = entry.document
     return {
         "index": entry.idx,
         "id": entry.id,
         "at": sealed.get("at"),
         "type": entry.type,
-        "level": level,
-        "asked": asked,
         "dir": sealed.get("dir"),
         "actor": sealed.get("actor"),
         "subject": entry.subject,

@@ -6,6 +6,7 @@ the state is read from the store as it was when the gateway last wrote, and the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,21 +103,44 @@ def _identity(config: SiteConfig, access: Access) -> ClientIdentity:
     return ClientIdentity(**{name: file.absolute() for name, file in files.items()})
 
 
-def _ask_gateway(config: SiteConfig, access: Access, url: str, path: str) -> dict[str, Any]:
+def tell(config: SiteConfig, access: Access, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Post a document to a running gateway; its answer.
+
+    Raises:
+        GatewayError: nobody is there, or it refuses.
+    """
+    url = access.url or _url(config)
+    if not url:
+        raise UsageError(
+            "the admin listener's address is not in the configuration (port 0 takes a free one)",
+            code="cli.no-gateway",
+            hint="name the running gateway with --url",
+        )
+    return _ask_gateway(config, access, url, path, document)
+
+
+def _ask_gateway(
+    config: SiteConfig, access: Access, url: str, path: str, document: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     import asyncio
 
     full = f"{url.rstrip('/')}/v1/sites/{quote(config.site)}{quote(path)}"
-    return asyncio.run(_get(_identity(config, access), full))
+    return asyncio.run(_exchange(_identity(config, access), full, document))
 
 
-async def _get(identity: ClientIdentity, url: str) -> dict[str, Any]:
+async def _exchange(identity: ClientIdentity, url: str, posted: Mapping[str, Any] | None) -> dict[str, Any]:
     from gateway.domain.errors import MalformedMessage
     from gateway.kit.asgi import parse_json
     from gateway.kit.http_client import HttpCaller
 
+    headers = {"Accept": "application/json"}
     caller = HttpCaller(identity, url_hosts=(urlsplit(url).netloc,), allow_private=True, total_timeout_s=TIMEOUT_S)
     try:
-        answer = await caller.request("GET", url, headers={"Accept": "application/json"})
+        if posted is None:
+            answer = await caller.request("GET", url, headers=headers)
+        else:
+            body = json.dumps(posted).encode()
+            answer = await caller.post(url, headers={**headers, "Content-Type": "application/json"}, content=body)
     finally:
         await caller.aclose()
     document = parse_json(answer.body)

@@ -3,7 +3,8 @@
 GatewayError                     has a stable ``code`` and a ``hint``: what to do about it
 ├── DomainError                  the request contradicts the model
 │   ├── IllegalTransition        no such step in the lifecycle
-│   ├── UnknownNode · UnknownGroup
+│   ├── UnknownNode · UnknownGroup · UnknownEnvelope
+│   ├── ActionRefused            an operator's wish that does not fit the state
 │   ├── InvalidTopology          carries the reason code of the validation rule
 │   ├── InvalidBlock             a limit block that means nothing
 │   ├── InfeasibleAllocation     the problem handed to the allocator is not one
@@ -65,6 +66,18 @@ class UnknownGroup(DomainError):
     """A grid party addressed a group that is bound to nothing here."""
 
     code = "domain.unknown-group"
+
+
+class UnknownEnvelope(DomainError):
+    """No such envelope."""
+
+    code = "domain.unknown-envelope"
+
+
+class ActionRefused(DomainError):
+    """An operator's wish that means nothing in the present state; nothing changed."""
+
+    code = "domain.action-refused"
 
 
 class InvalidTopology(DomainError):

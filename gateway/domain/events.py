@@ -83,6 +83,24 @@ class MessageRefused:
     text: str
 
 
+class OperatorAction(StrEnum):
+    """What a person may do to a running site; the subject is an envelope's id or an EVSE's node."""
+
+    WITHDRAW = "envelope.withdraw"
+    RELEASE = "fallback.release"
+    TRUST = "device.trust"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorActed:
+    """An operator did something, and said why. ``subject`` as the action needs it."""
+
+    action: OperatorAction
+    subject: str
+    reason: str
+    message: MessageRef
+
+
 # --- fleet side -----------------------------------------------------------------------------
 
 
@@ -275,6 +293,7 @@ Event = (
     | SourceEnded
     | MessageNoted
     | MessageRefused
+    | OperatorActed
     | StationConnected
     | StationDisconnected
     | StationNoted

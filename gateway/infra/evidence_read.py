@@ -158,6 +158,11 @@ class EvidenceReader:
         query = _SELECT + "entry e WHERE e.type = ? AND e.idx < ? ORDER BY e.idx DESC LIMIT ?"
         return self._entries(query, (type_, _before(before), _bounded(limit)))
 
+    def newest(self, *, before: int | None = None, limit: int = 100) -> list[StoredEntry]:
+        """Entries, newest first."""
+        query = _SELECT + "entry e WHERE e.idx < ? ORDER BY e.idx DESC LIMIT ?"
+        return self._entries(query, (_before(before), _bounded(limit)))
+
     def causes(self, id_: str) -> list[StoredEntry]:
         """The entries that this one cites, oldest first."""
         query = (

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from gateway.domain.errors import (
+    ActionRefused,
     DomainError,
     GatewayError,
     LocalError,
@@ -25,19 +26,26 @@ from gateway.domain.errors import (
     NotAuthorised,
     PeerUnreachable,
     StoreError,
+    UnknownEnvelope,
     UnknownNode,
 )
+from gateway.domain.events import OperatorActed, OperatorAction
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, SiteId
 from gateway.domain.measurement import Measurement
 from gateway.kit.asgi import BodyTooLarge, parse_json, peer_from, read_body
 from gateway.ports.adapter import ASGIApp
+from gateway.ports.gate import Inbound, Receipt, Verdict
 from gateway.web import metrics
 from gateway.web.measurements import read_measurements
+from gateway.web.operate import read_action
 from gateway.web.rights import Action, Principal, decide, principal_of
 
 ACTION = "x-gridgate-action"
 """Key of a route's action in its OpenAPI operation."""
+
+MAX_ACTION_BYTES = 4 * 1024
+"""A reason with its quotes and escapes."""
 
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -46,6 +54,8 @@ _STATUS: Sequence[tuple[type[GatewayError], HTTPStatus]] = (
     (MalformedMessage, HTTPStatus.BAD_REQUEST),
     (NotAuthorised, HTTPStatus.FORBIDDEN),
     (UnknownNode, HTTPStatus.NOT_FOUND),
+    (UnknownEnvelope, HTTPStatus.NOT_FOUND),
+    (ActionRefused, HTTPStatus.CONFLICT),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (PeerUnreachable, HTTPStatus.BAD_REQUEST),
     (DomainError, HTTPStatus.BAD_REQUEST),
@@ -97,6 +107,15 @@ class View(Protocol):
         """
         ...
 
+    async def operate(self, event: OperatorActed, inbound: Inbound) -> Receipt:
+        """Do what an operator wants; returns when it is stored.
+
+        Raises:
+            UnknownEnvelope, UnknownNode, ActionRefused: it means nothing here and now.
+            StoreError: not stored, not done.
+        """
+        ...
+
 
 def admin_app(view: View) -> ASGIApp:
     """The application of the admin listener."""
@@ -113,6 +132,7 @@ def build(view: View) -> FastAPI:
     _add_health(app, view)
     _add_site(app, view)
     _add_measurements(app, view)
+    _add_actions(app, view)
     app.add_exception_handler(GatewayError, _answer_ours)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_bug)
@@ -196,9 +216,7 @@ def _add_measurements(app: FastAPI, view: View) -> None:
     @_route(app, view, Action.WRITE_MEASUREMENTS, "/v1/sites/{site}/measurements", "POST")
     async def measurements(site: str, request: Request) -> Response:
         _check_site(view, site)
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            text = "measurements are sent as application/json"
-            return _error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "admin.media-type", text, "set Content-Type")
+        _check_json(request)
         principal = _principal(request, view)
         document = parse_json(await read_body(request.scope, request.receive))
         source = principal.name if principal is not None else ""
@@ -211,6 +229,50 @@ def _add_measurements(app: FastAPI, view: View) -> None:
                 )
         await view.measure(samples)
         return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _add_actions(app: FastAPI, view: View) -> None:
+    async def act(site: str, action: OperatorAction, subject: str, request: Request) -> Response:
+        _check_site(view, site)
+        _check_json(request)
+        body = await read_body(request.scope, request.receive, limit=MAX_ACTION_BYTES)
+        principal = _principal(request, view)
+        actor = peer_from(request.scope).actor("operator", principal.name if principal is not None else "")
+        request_id = request.headers.get("x-request-id", "")
+        event, inbound = read_action(
+            action, subject, parse_json(body), body=body, request_id=request_id, actor=actor, now=view.now()
+        )
+        receipt = await view.operate(event, inbound)
+        if receipt.verdict is Verdict.CONFLICT:
+            text = "this X-Request-ID came before, with another body"
+            return _error(HTTPStatus.CONFLICT, "admin.request-id-reused", text, "draw a new one")
+        return _json(
+            HTTPStatus.OK,
+            {
+                "action": action.value,
+                "subject": subject,
+                "request_id": inbound.message_id,
+                "duplicate": receipt.verdict is Verdict.DUPLICATE,
+                "evidence": list(receipt.evidence),
+            },
+        )
+
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/envelopes/{envelope}/withdraw", "POST")
+    async def withdraw(site: str, envelope: str, request: Request) -> Response:
+        return await act(site, OperatorAction.WITHDRAW, envelope, request)
+
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/envelopes/{envelope}/release", "POST")
+    async def release(site: str, envelope: str, request: Request) -> Response:
+        return await act(site, OperatorAction.RELEASE, envelope, request)
+
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/evses/{path:path}/trust", "POST")
+    async def trust(site: str, path: str, request: Request) -> Response:
+        return await act(site, OperatorAction.TRUST, path, request)
+
+
+def _check_json(request: Request) -> None:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body is sent as application/json")
 
 
 def _principal(request: Request, view: View) -> Principal | None:
@@ -255,7 +317,7 @@ async def _answer_ours(_request: Request, problem: Exception) -> Response:
 async def _answer_http(_request: Request, problem: Exception) -> Response:
     assert isinstance(problem, HTTPException)  # noqa: S101 - registered for this class alone
     status = HTTPStatus(problem.status_code)
-    code = {404: "admin.not-found", 405: "admin.method"}.get(problem.status_code, "admin.http")
+    code = {404: "admin.not-found", 405: "admin.method", 415: "admin.media-type"}.get(problem.status_code, "admin.http")
     return _error(status, code, str(problem.detail))
 
 

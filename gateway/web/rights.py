@@ -31,6 +31,7 @@ class Action(StrEnum):
     READ_METRICS = "metrics.read"
     READ_API = "api.read"
     WRITE_MEASUREMENTS = "measurements.write"
+    OPERATE = "site.operate"
 
 
 _READS = frozenset({Action.READ_HEALTH, Action.READ_SITE, Action.READ_METRICS, Action.READ_API})
@@ -76,7 +77,7 @@ def decide(principal: Principal | None, action: Action, resource: NodeId | None 
     if action is Action.READ_HEALTH:
         return True
     if principal.kind is Kind.OPERATOR:
-        return action in _READS
+        return action in _READS or action is Action.OPERATE
     if principal.kind is Kind.METER and action is Action.WRITE_MEASUREMENTS:
         return bool(principal.nodes) if resource is None else resource in principal.nodes
     return False

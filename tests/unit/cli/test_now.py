@@ -10,6 +10,7 @@ import pytest
 
 from gateway.cli.stored import view_of
 from gateway.config import load
+from gateway.domain.errors import LocalError
 from gateway.domain.measurement import Measurement
 from gateway.infra.http_server import HttpListener
 from gateway.web.admin import admin_app
@@ -144,5 +145,5 @@ def test_explain_names_the_message_behind_a_binding_envelope() -> None:
 def test_a_stored_view_takes_no_measurements(evening: Path) -> None:
     view = view_of(load(evening))
     samples: Sequence[Measurement] = ()
-    with pytest.raises(AttributeError):
+    with pytest.raises(LocalError, match="takes no measurements"):
         asyncio.run(view.measure(samples))

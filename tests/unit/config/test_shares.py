@@ -22,28 +22,28 @@ def test_what_holds_without_us_fits_every_limit_to_the_watt(depot: SiteFile, ind
 
 
 def test_safe_shares_fit_every_phase_to_the_milliampere(depot: SiteFile) -> None:
-    assert depot.tell("nodes[1].import_max_a", {"L1": 24, "L2": 24, "L3": 24}).load()
-    problem = the_problem(depot.tell("nodes[1].import_max_a.L2", 23.999))
+    assert depot.tell("nodes[1].import_max_a", {"L1": 26.667, "L2": 26.667, "L3": 26.667}).load()
+    problem = the_problem(depot.tell("nodes[1].import_max_a.L2", 26.666))
     assert (problem.code, problem.key) == ("config.safe-shares", "nodes[1].import_max_a.L2")
-    assert "24 A on L2" in problem.message
+    assert "26.7 A on L2" in problem.message
 
 
 def test_an_evse_on_one_phase_loads_that_phase_with_all_its_share(depot: SiteFile) -> None:
     depot.tell("evses[0].phases", ["L2"])
-    depot.tell("nodes[1].import_max_a", {"L1": 18, "L2": 36, "L3": 18})
+    depot.tell("nodes[1].import_max_a", {"L1": 20, "L2": 40, "L3": 20})
     assert depot.load()
-    assert the_problem(depot.tell("nodes[1].import_max_a.L2", 35)).key == "nodes[1].import_max_a.L2"
+    assert the_problem(depot.tell("nodes[1].import_max_a.L2", 39)).key == "nodes[1].import_max_a.L2"
 
 
 def test_a_reserve_counts_on_all_phases(depot: SiteFile) -> None:
-    depot.tell("nodes[0].import_max_a", {"L3": 36})
+    depot.tell("nodes[0].import_max_a", {"L3": 38.667})
     depot.tell("nodes[2].reserve_w", 8_280)
     assert depot.load()
     assert the_problem(depot.tell("nodes[2].reserve_w", 8_281)).key == "nodes[0].import_max_a.L3"
 
 
 def test_an_evses_own_voltage_counts(depot: SiteFile) -> None:
-    depot.tell("nodes[1].import_max_a", {"L1": 24, "L2": 24, "L3": 24}).tell("evses[0].voltage_v", 120)
+    depot.tell("nodes[1].import_max_a", {"L1": 26.667, "L2": 26.667, "L3": 26.667}).tell("evses[0].voltage_v", 120)
     assert {p.code for p in depot.problems()} == {"config.safe-shares"}
 
 

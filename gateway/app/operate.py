@@ -1,0 +1,83 @@
+"""What an operator may do to a running site. Pure.
+
+Every act is an entry of its own, with who, why and the message; whether it fits is asked before
+(:func:`check`) and again when its turn comes, for the site may have moved on in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.app.state import SiteState, Work
+from gateway.domain.envelope import OperatingEnvelope
+from gateway.domain.errors import ActionRefused, GatewayError, UnknownEnvelope, UnknownNode
+from gateway.domain.events import OperatorActed, OperatorAction
+from gateway.domain.ids import EvidenceId
+
+Withdraw = Callable[[Work, OperatingEnvelope, str, EvidenceId], None]
+"""How the controller ends an envelope: work, envelope, cause, the entry behind it."""
+
+
+def check(state: SiteState, action: OperatorAction, subject: str) -> None:
+    """Whether the action means anything now.
+
+    Raises:
+        UnknownEnvelope, UnknownNode: no such subject.
+        ActionRefused: it is there, and there is nothing to do about it.
+    """
+    if action is OperatorAction.TRUST:
+        grant = state.grants.get(subject)
+        if grant is None:
+            raise UnknownNode(f'no EVSE "{subject}" was ever limited here', hint="`gridgate tree` lists them")
+        if not grant.lying:
+            raise ActionRefused(f"{subject} is not held for lying", hint="`gridgate explain EVSE` says what binds it")
+        return
+    envelope = state.envelopes.get(subject)
+    if envelope is None:
+        raise UnknownEnvelope(f'no envelope "{subject}"', hint="`gridgate envelope list` lists them")
+    if action is OperatorAction.RELEASE and not envelope.stale:
+        raise ActionRefused(
+            f"{subject} holds no stale policy: it is {envelope.state.value}",
+            hint="only what outlived its source is released; `gridgate envelope withdraw` ends a living one",
+        )
+    if action is OperatorAction.WITHDRAW and envelope.state.is_final:
+        raise ActionRefused(
+            f"{subject} has ended already: it is {envelope.state.value}",
+            hint="a stale policy is ended by `gridgate fallback release`" if envelope.stale else "",
+        )
+
+
+def act(work: Work, event: OperatorActed, withdraw: Withdraw) -> None:
+    """Do it, or seal why not."""
+    subject = {"operator": event.message.actor.principal, _KINDS[event.action]: event.subject}
+    try:
+        check(_now(work), event.action, event.subject)
+    except GatewayError as problem:
+        body = {"action": event.action.value, "why": event.reason, "text": str(problem)}
+        work.seal("operator.refused", subject=subject, message=event.message, body=body, reason=problem.code)
+        return
+    sealed = work.seal(
+        "operator.acted",
+        subject=subject,
+        message=event.message,
+        body={"action": event.action.value, "why": event.reason},
+    )
+    work.causes.append(sealed)
+    work.dirty = True
+    if event.action is OperatorAction.TRUST:
+        work.set_grant(replace(work.grants[event.subject], lying=False))
+    else:
+        withdraw(work, work.envelopes[event.subject], f"operator: {event.reason}", sealed)
+
+
+_KINDS = {
+    OperatorAction.WITHDRAW: "envelope",
+    OperatorAction.RELEASE: "envelope",
+    OperatorAction.TRUST: "evse",
+}
+
+
+def _now(work: Work) -> SiteState:
+    """The state as the events before this one left it."""
+    return replace(work.state, envelopes=work.envelopes, grants=work.grants)

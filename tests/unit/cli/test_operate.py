@@ -1,0 +1,157 @@
+"""What an operator sees and does, from the command line through a running admin listener to the evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.config import load
+from gateway.domain import events as ev
+from gateway.domain.evidence import MessageRef
+from gateway.domain.ids import PeerId, SourceId
+from gateway.runtime import Gateway
+from gateway.testing.clock import ManualClock
+from tests.unit.cli.evening import Said, at, gridgate
+
+WHY = "maintenance agreed by telephone"
+
+
+@pytest.fixture
+def own(evening: Path, tmp_path: Path) -> Path:
+    """A copy of the evening that may be changed, listening on free ports."""
+    folder = tmp_path / "depot"
+    shutil.copytree(evening.parent, folder)
+    file = folder / evening.name
+    file.write_text(re.sub(r"port: \d+", "port: 0", file.read_text(encoding="utf-8")), encoding="utf-8")
+    return file
+
+
+@asynccontextmanager
+async def running(file: Path) -> AsyncIterator[tuple[Gateway, str]]:
+    """The whole gateway on the evening's store; its admin URL."""
+    gateway = Gateway(load(file), ManualClock(at(7)))
+    ports = await gateway.start()
+    try:
+        yield gateway, f"https://127.0.0.1:{ports['admin']}"
+    finally:
+        await gateway.stop("test")
+
+
+async def asked(*words: str | Path) -> Said:
+    return await asyncio.to_thread(gridgate, *words)
+
+
+def living(said: Said) -> str:
+    """The one envelope that has not ended."""
+    [found] = [e["envelope"] for e in said.document["envelopes"] if e["state"] not in ("WITHDRAWN", "EXPIRED")]
+    return str(found)
+
+
+@pytest.mark.anyio
+async def test_a_withdrawal_ends_the_envelope_and_says_who_and_why(own: Path) -> None:
+    async with running(own) as (_, url):
+        envelope = living(await asked("envelope", "list", own, "--url", url, "--json"))
+        said = await asked("envelope", "withdraw", envelope, own, "--reason", WHY, "--url", url, "--json")
+        assert said.code == 0, said.out
+        shown = await asked("envelope", "show", envelope, own, "--url", url, "--json")
+    assert (shown.document["state"], shown.document["cause"]) == ("WITHDRAWN", f"operator: {WHY}")
+    listed = await asked("evidence", "list", own, "--type", "operator.acted", "--json")
+    [entry] = listed.document["entries"]
+    assert entry["body"] == {"action": "envelope.withdraw", "why": WHY}
+    assert entry["subject"]["operator"] == "urn:gridgate:operator:operator"
+    assert entry["subject"]["request_id"] == said.document["request_id"]
+    assert gridgate("evidence", "verify", own).code == 0
+
+
+@pytest.mark.anyio
+async def test_what_has_ended_is_not_withdrawn_again(own: Path) -> None:
+    async with running(own) as (_, url):
+        envelope = living(await asked("envelope", "list", own, "--url", url, "--json"))
+        words = ("envelope", "withdraw", envelope, own, "--reason", WHY, "--url", url, "--json")
+        await asked(*words)
+        again = await asked(*words)
+    assert (again.code, again.document["error"]["code"]) == (1, "domain.action-refused")
+
+
+@pytest.mark.anyio
+async def test_a_fallback_that_outlived_its_source_is_released(own: Path) -> None:
+    async with running(own) as (gateway, url):
+        ended = MessageRef(PeerId("dso"), "register:delete", "bye", at(7))
+        await gateway.runner.submit([ev.SourceEnded(SourceId("dso"), "relation ended", ended)])
+        stale = [e.id for e in gateway.runner.state.envelopes.values() if e.stale]
+        said = await asked("fallback", "release", stale[0], own, "--reason", WHY, "--url", url)
+        assert said.code == 0, said.err
+        assert [e.id for e in gateway.runner.state.envelopes.values() if e.stale] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("envelope", "withdraw", "env_0"), "domain.unknown-envelope"),
+        (("fallback", "release", "env_0"), "domain.unknown-envelope"),
+        (("station", "trust", "main/nowhere"), "domain.unknown-node"),
+    ],
+)
+async def test_an_unknown_subject_is_refused(own: Path, words: tuple[str, ...], code: str) -> None:
+    async with running(own) as (_, url):
+        said = await asked(*words, own, "--reason", WHY, "--url", url, "--json")
+    assert (said.code, said.document["error"]["code"]) == (1, code)
+
+
+@pytest.mark.anyio
+async def test_a_meter_may_not_act(own: Path) -> None:
+    folder = own.parent / "pki" / "admin" / "meters"
+    meter = next(folder.glob("*.pem"))
+    identity = ("--cert", meter, "--key", meter.with_suffix(".key"))
+    async with running(own) as (_, url):
+        said = await asked("envelope", "withdraw", "env_0", own, "--reason", WHY, "--url", url, "--json", *identity)
+    assert (said.code, said.document["error"]["code"]) == (1, "peer.not-authorised")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "two\nlines"])
+async def test_without_a_proper_reason_nothing_is_done(own: Path, reason: str) -> None:
+    async with running(own) as (_, url):
+        said = await asked("envelope", "withdraw", "env_0", own, "--reason", reason, "--url", url, "--json")
+    assert (said.code, said.document["error"]["code"]) == (1, "admin.reason")
+
+
+def test_stations_are_listed_from_the_store_when_nobody_runs(evening: Path) -> None:
+    said = gridgate("station", "list", evening, "--offline", "--json")
+    assert said.document["from"] == "store"
+    assert [s["connected"] for s in said.document["stations"]] == [False, False]
+
+
+def test_entries_are_found_by_node_type_verdict_and_time(evening: Path) -> None:
+    every = gridgate("evidence", "list", evening, "--type", "compliance.interval", "--json").document["entries"]
+    assert len(every) > 2
+    breaches = gridgate("evidence", "list", evening, "--verdict", "breach", "--node", "main", "--json").document
+    assert {e["body"]["verdict"] for e in breaches["entries"]} == {"BREACH"}
+    first = every[-1]["at"]
+    later = gridgate("evidence", "list", evening, "--type", "compliance.interval", "--to", first, "--json").document
+    assert later["entries"] == []
+    newest = gridgate("evidence", "list", evening, "--limit", "1", "--json").document
+    assert (len(newest["entries"]), newest["truncated"]) == (1, True)
+
+
+@pytest.mark.parametrize("words", [("--from", "yesterday"), ("--from", "2026-03-01T17:00:00")])
+def test_an_instant_without_a_zone_is_a_usage_error(evening: Path, words: tuple[str, ...]) -> None:
+    assert gridgate("evidence", "list", evening, *words).code == 2
+
+
+def test_an_export_holds_the_signed_log_and_never_overwrites(evening: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    said = gridgate("evidence", "export", folder, evening, "--json")
+    assert said.code == 0, said.err
+    origin = said.document["vkey"].partition("+")[0]
+    lines = (folder / "checkpoint").read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == [origin, str(said.document["size"])]
+    assert list((folder / "tile" / "entries").iterdir())
+    assert gridgate("evidence", "export", folder, evening).code == 2
