@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import check, demo, doctor, evidence, explain, init, operate, run, status, trace, tree
+from gateway.cli import certs, check, demo, doctor, evidence, explain, init, operate, run, status, trace, tree
 from gateway.cli.say import Exit, UsageError, complain
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(operate.envelopes, name="envelope")
 app.add_typer(operate.fallbacks, name="fallback")
 app.add_typer(operate.stations, name="station")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(certs.app, name="certs")
 
 
 def _version(wanted: bool) -> None:
