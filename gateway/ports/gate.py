@@ -23,7 +23,8 @@ class Inbound:
     """A message as it came: the key of its deduplication and its exact bytes.
 
     Uniqueness holds per (peer, endpoint, message_id). ``answer`` is what a repetition shall be
-    told again (e.g. a transaction id chosen for it).
+    told again (e.g. a transaction id chosen for it). ``has_secret``: the bytes are not kept, their
+    digest is.
     """
 
     peer: PeerId
@@ -33,6 +34,7 @@ class Inbound:
     received_at: datetime
     media: str = "application/json"
     answer: bytes = b""
+    has_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)

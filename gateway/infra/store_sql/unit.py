@@ -111,7 +111,8 @@ def _fenced(what: str) -> StoreError:
 
 def _receive(connection: sqlite3.Connection, inbound: Inbound) -> None:
     digest = sha256_hex(inbound.body)
-    connection.execute(_RAW, (digest, inbound.media, len(inbound.body), inbound.body))
+    if not inbound.has_secret:
+        connection.execute(_RAW, (digest, inbound.media, len(inbound.body), inbound.body))
     at = microseconds(inbound.received_at)
     try:
         connection.execute(_INBOX, (inbound.peer, inbound.endpoint, inbound.message_id, digest, inbound.answer, at))

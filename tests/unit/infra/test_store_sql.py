@@ -79,6 +79,15 @@ def test_everything_of_a_unit_is_there_after_reopening(tmp_path: Path) -> None:
         assert kept is not None and kept.data == b"plan"
 
 
+def test_a_message_with_a_secret_is_remembered_by_its_digest_alone(store: SqliteStore, tmp_path: Path) -> None:
+    body = b'{"token":"only-for-the-two-of-us"}'
+    put(store, a_unit(1, inbound=a_message("m-secret", body, has_secret=True)))
+    assert store.inbox(DSO, "forecast", "m-secret") == InboxHit(sha256_hex(body), b"told")
+    with EvidenceReader(tmp_path / "gridgate.db") as reader:
+        assert reader.raw(sha256_hex(body)) is None
+    assert not [f.name for f in tmp_path.iterdir() if b"only-for-the-two-of-us" in f.read_bytes()]
+
+
 def test_a_row_without_value_is_deleted(store: SqliteStore, tmp_path: Path) -> None:
     put(store, a_unit(1, adapter_rows=[AdapterRow("oscp", "token", b"t")]))
     put(store, a_unit(2, rows=[EncodedRow("demo", "seq", None)], adapter_rows=[AdapterRow("oscp", "token", None)]))
