@@ -36,7 +36,7 @@ from gateway.infra.runner import Runner
 from gateway.infra.store_sql import open_store
 from gateway.ports.adapter import Adapter, AdapterContext, ASGIApp, Running
 from gateway.ports.clock import Clock
-from gateway.ports.gate import Inbound, Receipt
+from gateway.ports.gate import EvseView, Inbound, Receipt, SiteGate
 from gateway.ports.store import Loaded, Store
 from gateway.web.admin import admin_app
 
@@ -100,8 +100,10 @@ class Gateway:
             boot=secrets.token_hex(8),
             fast_nodes=[n.path for n in facts.tree.nodes.values() if n.kind is NodeKind.LOAD],
         )
-        opened = {name: adapter.open(self._context(name)) for name, adapter in self._adapters().items()}
-        self._running = list(opened.values())
+        self._running = [
+            adapter.open(adapter_context(config, name, self._runner, self.clock))
+            for name, adapter in adapters_of(config).items()
+        ]
         self._runner.attach([r.actuator for r in self._running if r.actuator is not None])
         await self._runner.start(config.sha256)
         await self._open_listeners()
@@ -156,35 +158,6 @@ class Gateway:
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
         self._listeners, self._running, self._runner, self._store = [], [], None, None
-
-    def _adapters(self) -> dict[str, Adapter]:
-        """The adapters that this configuration needs, by name."""
-        wanted = {peer.adapter for peer in self.config.peers}
-        if self.config.stations:
-            wanted.add("ocpp")
-        found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-        missing = sorted(wanted - set(found))
-        if missing:
-            raise _problem("config.unknown-adapter", missing[0], f"installed adapters: {', '.join(sorted(found))}")
-        return {name: found[name].load() for name in sorted(wanted)}
-
-    def _context(self, name: str) -> AdapterContext:
-        config = self.config
-        peers = tuple(p for p in config.peers if p.adapter == name)
-        ids = {p.id for p in peers}
-        return AdapterContext(
-            site=config.site,
-            tree=config.tree,
-            gate=self.runner,
-            clock=self.clock,
-            listeners=config.listeners,
-            identities=config.identities,
-            peers=peers,
-            groups=tuple(g for g in config.groups if g.peer in ids),
-            stations=config.stations if name == "ocpp" else (),
-            options=config.adapters.get(name, {}),
-        )
-
 
 class View:
     """What the admin listener and the command line may see and do.
@@ -277,6 +250,80 @@ class View:
             raise LocalError("a stored state is not operated")
         check_action(self._state(), event.action, event.subject)
         return await self._submit([event], inbound)
+
+
+def adapters_of(config: SiteConfig) -> dict[str, Adapter]:
+    """The adapters that a configuration needs, by name.
+
+    Raises:
+        ConfigError: one of them is not installed.
+    """
+    wanted = {peer.adapter for peer in config.peers}
+    if config.stations:
+        wanted.add("ocpp")
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise _problem("config.unknown-adapter", missing[0], f"installed adapters: {', '.join(sorted(found))}")
+    return {name: found[name].load() for name in sorted(wanted)}
+
+
+def adapter_context(config: SiteConfig, name: str, gate: SiteGate, clock: Clock) -> AdapterContext:
+    """What the adapter ``name`` may see of the site."""
+    peers = tuple(p for p in config.peers if p.adapter == name)
+    ids = {p.id for p in peers}
+    return AdapterContext(
+        site=config.site,
+        tree=config.tree,
+        gate=gate,
+        clock=clock,
+        listeners=config.listeners,
+        identities=config.identities,
+        peers=peers,
+        groups=tuple(g for g in config.groups if g.peer in ids),
+        stations=config.stations if name == "ocpp" else (),
+        options=config.adapters.get(name, {}),
+    )
+
+
+def examine(config: SiteConfig) -> None:
+    """Let every adapter look at its part of a configuration, as it would at the start; does no I/O.
+
+    Raises:
+        ConfigError: the mistakes that they found, all of them.
+    """
+    mistakes: list[ConfigProblem] = []
+    for name, adapter in adapters_of(config).items():
+        try:
+            adapter.open(adapter_context(config, name, _ClosedGate(), SystemClock()))
+        except ConfigError as problem:
+            mistakes += problem.problems
+    if mistakes:
+        raise ConfigError(tuple(mistakes))
+
+
+class _ClosedGate:
+    """The door of a site that does not run."""
+
+    async def submit(self, events: Sequence[ev.Event], **_parts: Any) -> Receipt:
+        """Refuse."""
+        raise LocalError("the site does not run")
+
+    def note(self, events: Sequence[ev.Event]) -> None:
+        """Refuse."""
+        raise LocalError("the site does not run")
+
+    async def measure(self, samples: Sequence[Measurement]) -> None:
+        """Refuse."""
+        raise LocalError("the site does not run")
+
+    def adapter_rows(self, adapter: str, prefix: str = "") -> dict[str, bytes]:
+        """Nothing is stored."""
+        return {}
+
+    def evse(self, evse: NodeId) -> EvseView:
+        """Refuse."""
+        raise LocalError("the site does not run")
 
 
 def site_facts(config: SiteConfig) -> SiteFacts:

@@ -20,6 +20,9 @@ def check(file: File = SITE_FILE, json_output: Json = False) -> Exit:
     """
     try:
         config = load_config(file)
+        from gateway.runtime import examine
+
+        examine(config)
     except ConfigError as problem:
         if any(mistake.code == "config.no-file" for mistake in problem.problems):
             raise

@@ -151,7 +151,7 @@ bindings:
     on_loss: fallback_now       # or exhaust_schedule: keep what is held until it ends
     gap_grace_s: 60
     recover_s: 60
-    demands_envelope: true      # without an envelope the fallback holds
+    demands_envelope: true      # once it has spoken: where no envelope holds, the fallback does
     window_s: 60                # compliance is judged over windows of so much
 
 # Which certificate may post measurements of which node (POST /v1/sites/{site}/measurements).
