@@ -151,10 +151,11 @@ def _names(certificate: Certificate) -> Iterator[str]:
 
 def _uses(certificate: Certificate) -> Iterator[str]:
     from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     try:
         found = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return
-    words = {x509.ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth", x509.ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth"}
+    words = {ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth", ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth"}
     yield from (words.get(use, use.dotted_string) for use in found)
