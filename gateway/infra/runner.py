@@ -23,7 +23,7 @@ import msgspec
 from gateway.domain import events as ev
 from gateway.domain.effects import Changes, Command, OutboxItem
 from gateway.domain.errors import GatewayError, LocalError, StoreError
-from gateway.domain.evidence import sha256_hex
+from gateway.domain.evidence import EvidenceDraft, sha256_hex
 from gateway.domain.ids import EvidenceId, NodeId, SiteId
 from gateway.domain.measurement import Measurement, Quantity
 from gateway.domain.quantities import Watts
@@ -299,24 +299,15 @@ class Runner:
         return (self._clock.now() - self._last_tick).total_seconds()
 
     def _turn(self) -> None:
-        """Take what waits into as few steps as its durability allows."""
+        """Take what waits as one step: one decision, one commit, whoever it is that waits for it."""
         now = self._clock.now()
         tick = self._take_tick(now)
-        if tick is not None:
-            self._step([tick], now)
-        jobs: list[_Job] = []
+        jobs = [] if tick is None else [tick]
         while self._queue and len(jobs) < MAX_BATCH:
-            job = self._queue.popleft()
-            if job.inbound is not None or job.waiter is not None:
-                if jobs:
-                    self._step(jobs, now)
-                    jobs = []
-                self._step([job], now)
-            else:
-                jobs.append(job)
+            jobs.append(self._queue.popleft())
         if jobs:
             self._step(jobs, now)
-        elif tick is None and now >= self._state.next_deadline:
+        elif now >= self._state.next_deadline:
             self._step([_Job([ev.DeadlineReached()], None, (), (), None)], now)
 
     def _tick_s(self) -> float:
@@ -341,8 +332,7 @@ class Runner:
         except Exception as problem:
             # A bug of ours: tell who waits, and let one bad event not take its neighbours along.
             if len(jobs) > 1:
-                for job in jobs:
-                    self._step([job], now)
+                self._one_by_one(jobs, now)
                 return
             self._fail(jobs, LocalError(f"step failed: {type(problem).__name__}: {problem}"))
             raise
@@ -355,8 +345,18 @@ class Runner:
             return
         self._commit(jobs, unit, changes, after)
 
+    def _one_by_one(self, jobs: list[_Job], now: datetime) -> None:
+        """Step each job alone, all of them, and then raise what the first bad one raised."""
+        problems: list[Exception] = []
+        for job in jobs:
+            try:
+                self._step([job], now)
+            except Exception as problem:  # its caller has been told; its neighbours still wait for their turn
+                problems.append(problem)
+        if problems:
+            raise problems[0]
+
     def _unit(self, jobs: list[_Job], changes: Changes, now: datetime) -> CommitUnit:
-        inbound = next((job.inbound for job in jobs if job.inbound is not None), None)
         rows = tuple(
             EncodedRow(row.section, row.key, None if row.value is None else msgspec.json.encode(row.value))
             for row in changes.rows
@@ -369,7 +369,7 @@ class Runner:
             rows=rows,
             evidence=changes.evidence,
             outbox=(*changes.outbox, *(item for job in jobs for item in job.outbox)),
-            inbound=inbound,
+            inbounds=tuple(job.inbound for job in jobs if job.inbound is not None),
             adapter_rows=tuple(row for job in jobs for row in job.rows),
             records=changes.records,
             journal=next((job.journal for job in jobs if job.journal is not None), None),
@@ -409,7 +409,7 @@ class Runner:
                 self._rows.pop((row.adapter, row.key), None)
             else:
                 self._rows[(row.adapter, row.key)] = row.value
-        self._answer(jobs, finished.result())
+        self._answer(jobs, tuple(zip(finished.result(), unit.evidence, strict=True)))
         self._dispatch(changes.commands)
         self.courier.take(unit.outbox)
 
@@ -428,11 +428,16 @@ class Runner:
             if job.waiter is not None and not job.waiter.done():
                 job.waiter.set_exception(problem)
 
-    def _answer(self, jobs: list[_Job], evidence: tuple[EvidenceId, ...]) -> None:
+    def _answer(self, jobs: list[_Job], sealed: Sequence[tuple[EvidenceId, EvidenceDraft]]) -> None:
         for job in jobs:
-            if job.waiter is not None and not job.waiter.done():
-                answer = job.inbound.answer if job.inbound is not None else b""
-                job.waiter.set_result(Receipt(Verdict.STORED, answer, evidence))
+            if job.waiter is None or job.waiter.done():
+                continue
+            if job.inbound is None:
+                job.waiter.set_result(Receipt(Verdict.STORED, b"", tuple(id_ for id_, _ in sealed)))
+                continue
+            mine = job.inbound.message_id
+            own = tuple(id_ for id_, draft in sealed if draft.subject.get("request_id") == mine)
+            job.waiter.set_result(Receipt(Verdict.STORED, job.inbound.answer, own))
 
     def _dispatch(self, commands: Sequence[Command]) -> None:
         """Hand commands to whoever serves the station: tightening ones first."""
@@ -461,5 +466,5 @@ def _key(inbound: Inbound) -> tuple[str, str, str]:
 
 def _is_empty(unit: CommitUnit) -> bool:
     return not (
-        unit.rows or unit.evidence or unit.outbox or unit.inbound or unit.adapter_rows or unit.records or unit.journal
+        unit.rows or unit.evidence or unit.outbox or unit.inbounds or unit.adapter_rows or unit.records or unit.journal
     )

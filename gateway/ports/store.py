@@ -65,7 +65,7 @@ class CommitUnit:
     evidence: Sequence[EvidenceDraft] = ()
     outbox: Sequence[OutboxItem] = ()
     outbox_updates: Sequence[OutboxUpdate] = ()
-    inbound: Inbound | None = None
+    inbounds: Sequence[Inbound] = ()
     adapter_rows: Sequence[AdapterRow] = ()
     records: Sequence[Record] = ()
     journal: Journal | None = None

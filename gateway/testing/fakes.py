@@ -210,8 +210,7 @@ class FakeStore:
             row_ = self._outbox.pop(update.id, None)
             if row_ is not None and update.status == "ready":
                 self._outbox[update.id] = OutboxRow(row_.item, update.attempts, update.not_before)
-        if unit.inbound is not None:
-            got = unit.inbound
+        for got in unit.inbounds:
             self._inbox[(got.peer, got.endpoint, got.message_id)] = InboxHit(sha256_hex(got.body), got.answer)
         ids = tuple(draft.id for draft in unit.evidence)
         self._entries.extend(ids)

@@ -52,8 +52,8 @@ def apply_unit(connection: sqlite3.Connection, log: EvidenceLog, unit: CommitUni
             ``store.duplicate``: a message or fact with this id is stored already.
     """
     _guard(connection, unit)
-    if unit.inbound is not None:
-        _receive(connection, unit.inbound)
+    for inbound in unit.inbounds:
+        _receive(connection, inbound)
     _put_rows(connection, unit)
     for record in unit.records:
         if sha256_hex(record.data) != record.sha256:

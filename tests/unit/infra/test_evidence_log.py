@@ -36,11 +36,11 @@ def fill(folder: Path, count: int = 5) -> None:
     store = a_store(folder)
     epoch, seq = (loaded := store.open_site(DEPOT)).epoch, loaded.seq
     for n in range(seq + 1, seq + count + 1):
-        message = Inbound(PeerId("dso"), "forecast", f"m-{n}", BODY, NOON) if n == 1 else None
+        messages = [Inbound(PeerId("dso"), "forecast", f"m-{n}", BODY, NOON)] if n == 1 else []
         cause = (EvidenceId(f"evd_{n - 1}"),) if n > 1 else ()
         raw = RAW if n == 1 else None
         draft = a_draft(str(n), subject={"peer": "dso", "node": f"n{n % 2}"}, cause=cause, raw=raw)
-        future = store.commit(a_unit(n, epoch=epoch, evidence=[draft], inbound=message, lazy=n < seq + count))
+        future = store.commit(a_unit(n, epoch=epoch, evidence=[draft], inbounds=messages, lazy=n < seq + count))
     future.result(WAIT_S)
     store.close()
 

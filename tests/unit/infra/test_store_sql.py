@@ -61,7 +61,7 @@ def test_everything_of_a_unit_is_there_after_reopening(tmp_path: Path) -> None:
     assert store.open_site(DEPOT).cold
     record = Record(sha256_hex(b"plan"), "text/plain", b"plan")
     unit = a_unit(
-        1, inbound=a_message(), outbox=[a_fact()], adapter_rows=[AdapterRow("oscp", "token", b"t")], records=[record]
+        1, inbounds=[a_message()], outbox=[a_fact()], adapter_rows=[AdapterRow("oscp", "token", b"t")], records=[record]
     )
     assert put(store, unit) == ("evd_depot_1",)
     store.close()
@@ -81,7 +81,7 @@ def test_everything_of_a_unit_is_there_after_reopening(tmp_path: Path) -> None:
 
 def test_a_message_with_a_secret_is_remembered_by_its_digest_alone(store: SqliteStore, tmp_path: Path) -> None:
     body = b'{"token":"only-for-the-two-of-us"}'
-    put(store, a_unit(1, inbound=a_message("m-secret", body, has_secret=True)))
+    put(store, a_unit(1, inbounds=[a_message("m-secret", body, has_secret=True)]))
     assert store.inbox(DSO, "forecast", "m-secret") == InboxHit(sha256_hex(body), b"told")
     with EvidenceReader(tmp_path / "gridgate.db") as reader:
         assert reader.raw(sha256_hex(body)) is None
@@ -129,8 +129,8 @@ def test_a_failing_unit_takes_its_successors_along_and_nobody_else(store: Sqlite
 
 
 def test_a_failed_unit_leaves_no_trace(store: SqliteStore, tmp_path: Path) -> None:
-    put(store, a_unit(1, inbound=a_message()))
-    again = a_unit(2, inbound=a_message(), outbox=[a_fact()])
+    put(store, a_unit(1, inbounds=[a_message()]))
+    again = a_unit(2, inbounds=[a_message()], outbox=[a_fact()])
     assert refusal(store, again) == "store.duplicate"
     bad = a_unit(2, evidence=[a_draft("good"), a_draft("bad", body={"w": 1.5})], outbox=[a_fact()])
     assert refusal(store, bad) == "store.refused"
@@ -325,11 +325,11 @@ def test_message_ids_delivered_facts_and_journal_go_after_seven_days_and_evidenc
     now = Now()
     store = a_store(tmp_path, now=now)
     store.open_site(DEPOT)
-    put(store, a_unit(1, inbound=a_message("old"), journal=Journal(NOON, "tick", b"[]"), outbox=[a_fact("old")]))
+    put(store, a_unit(1, inbounds=[a_message("old")], journal=Journal(NOON, "tick", b"[]"), outbox=[a_fact("old")]))
     put(store, a_unit(0, outbox_updates=[OutboxUpdate("old", "done", 1, None, "")], outbox=[a_fact("owed")]))
     now.advance(KEEP + timedelta(seconds=1))
     fresh = Inbound(DSO, "forecast", "new", b"{}", now())
-    put(store, a_unit(2, at=now(), inbound=fresh, journal=Journal(now(), "tick", b"[]")))
+    put(store, a_unit(2, at=now(), inbounds=[fresh], journal=Journal(now(), "tick", b"[]")))
     store._main.prune()
     assert store.inbox(DSO, "forecast", "old") is None
     assert store.inbox(DSO, "forecast", "new") is not None
