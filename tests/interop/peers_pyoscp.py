@@ -10,8 +10,9 @@
         await cp.received("update_group_measurements")
 
 Needs ``tests/interop/install_pyoscp.sh`` to have run; ``require_pyoscp()`` skips otherwise, and
-fails with ``GRIDGATE_CI=1``. pyoscp calls plain HTTP and shows no certificate: give it a peer on a
-listener with ``trust: insecure``.
+fails with ``GRIDGATE_CI=1``. pyoscp shows no certificate and serves plain HTTP: give it a peer on a
+listener with ``trust: insecure``, or a forwarder that does TLS for it (``tls_forwarder.py``), whose URL
+is its ``base_url`` and whose issuer it trusts by ``ca``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -56,14 +58,17 @@ class Answered:
 class PyoscpCapacityProvider:
     """A running pyoscp."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, base_url: str, client: httpx.AsyncClient) -> None:
         self.url = url
-        self.host = url.partition("://")[2]
+        self.port = urlsplit(url).port
+        self.host = urlsplit(base_url or url).netloc
         self._client = client
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, state: Path) -> AsyncIterator[PyoscpCapacityProvider]:
+    async def running(
+        cls, state: Path, *, base_url: str = "", ca: Path | None = None
+    ) -> AsyncIterator[PyoscpCapacityProvider]:
         """Start it in a process of its own; it ends with its stdin."""
         state.mkdir(parents=True, exist_ok=True)
         with (state / "pyoscp.log").open("wb") as log:
@@ -72,11 +77,12 @@ class PyoscpCapacityProvider:
                 str(SCRIPT),
                 "--state",
                 str(state),
+                *(("--base-url", base_url) if base_url else ()),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 # Its heartbeats carry local time without a zone.
-                env={**os.environ, "TZ": "UTC"},
+                env={**os.environ, "TZ": "UTC", **({"REQUESTS_CA_BUNDLE": str(ca)} if ca else {})},
             )
             assert process.stdin is not None
             assert process.stdout is not None
@@ -85,7 +91,7 @@ class PyoscpCapacityProvider:
                     line = (await process.stdout.readline()).decode()
                 assert line.startswith("ready "), (state / "pyoscp.log").read_text()
                 async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
-                    yield cls(line.split()[1], client)
+                    yield cls(line.split()[1], base_url, client)
             finally:
                 process.stdin.close()
                 try:

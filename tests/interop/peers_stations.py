@@ -98,6 +98,11 @@ class ForeignStation:
                         return line
                 await self._news.wait()
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process is over."""
+        return self._process.returncode is not None
+
     def of(self, event: str) -> list[dict[str, Any]]:
         """Lines of an event so far."""
         return [line for line in self.lines if line["event"] == event]

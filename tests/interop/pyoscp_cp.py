@@ -2,14 +2,15 @@
 
 Usage::
 
-    .peers/pyoscp/bin/python tests/interop/pyoscp_cp.py --state DIR [--port N]
+    .peers/pyoscp/bin/python tests/interop/pyoscp_cp.py --state DIR [--port N] [--base-url URL]
 
 prints one line ``ready http://127.0.0.1:PORT`` and serves until its stdin ends. Its OSCP side is
 pyoscp's own blueprint at ``/oscp/cp/2.0``; pyoscp's own background thread sends the heartbeats.
+``--base-url`` is what it tells others to call, for when TLS ends before it (``tls_forwarder.py``).
 All of ``/control`` is ours, speaks JSON, and exists for tests (loopback only):
 
 - ``POST /control/register  {"fp_url": ".../oscp/fp/2.0", "token": A}`` starts a registration with
-  pyoscp's code; the answer is the Flexibility Provider's status. Its callback arrives later: then
+  pyoscp's code; the answer is the Flexibility Provider's status, 0 without one. Its callback arrives later: then
   ``GET /control/state`` has ``"registered": true``.
 - ``POST /control/handshake {"heartbeat_interval": 5}``
 - ``POST /control/forecast  {"group_id": ..., "type": ..., "forecasted_blocks": [...]}``
@@ -110,6 +111,8 @@ def add_control(app: Flask, manager: RegistrationDictMan) -> None:
             manager._send_register(wanted["fp_url"], TOKEN_B, wanted["token"])
         except requests.HTTPError as problem:
             return jsonify(status=problem.response.status_code, body=problem.response.text)
+        except requests.ConnectionError as problem:
+            return jsonify(status=0, body=repr(problem))
         return jsonify(status=204, body="")
 
     @app.post("/control/handshake")
@@ -136,13 +139,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, required=True, help="folder for pyoscp's endpoints.json")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--base-url", default="")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     mine = {"version": "2.0", "base_url": ""}  # the port is known only once it is bound
     manager = RegistrationDictMan([mine], filename=str(options.state / "endpoints.json"))
     server = make_server("127.0.0.1", options.port, make_app(manager, CapacityProvider()), threaded=True)
     url = f"http://127.0.0.1:{server.server_port}"
-    mine["base_url"] = f"{url}/oscp/cp/2.0"
+    mine["base_url"] = options.base_url or f"{url}/oscp/cp/2.0"
     manager.start()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(f"ready {url}\n")

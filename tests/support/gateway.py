@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,9 @@ from gateway.testing.stage import SitePlan, Stage, StationPlan, build_stage, wri
 GRIDGATE = (sys.executable, "-m", "gateway")
 GROUP = "DEPOT-7"
 STATIC_W = 60_000
+PATIENCE_S = 20.0
+POLL_S = 0.1
+"""Between looks into the store of a running gateway."""
 
 
 def a_plan(*versions: str, static_w: int = STATIC_W) -> SitePlan:
@@ -73,6 +77,17 @@ class Depot:
         """Evidence of one type, oldest first."""
         with EvidenceReader(self.stage.store) as reader:
             return list(reversed(reader.by_type(type_, limit=10_000)))
+
+    async def sealed(
+        self, type_: str, fits: Callable[[StoredEntry], bool], within_s: float = PATIENCE_S
+    ) -> StoredEntry:
+        """The oldest entry of a type that fits; waits for it, real seconds."""
+        async with asyncio.timeout(within_s):
+            while True:
+                found = next(filter(fits, self.entries(type_)), None)
+                if found is not None:
+                    return found
+                await asyncio.sleep(POLL_S)
 
     def verify(self) -> None:
         """The log verifies against the head that lies outside of the database."""
