@@ -25,18 +25,19 @@ from gateway.app.site import SECTIONS, Controller, SiteFacts, SiteState, from_se
 from gateway.app.views import describe_envelopes, describe_site, describe_tree, explain
 from gateway.config import SiteConfig
 from gateway.domain import events as ev
-from gateway.domain.errors import ConfigError, ConfigProblem, LocalError
+from gateway.domain.errors import ActionRefused, ConfigError, ConfigProblem, LocalError
 from gateway.domain.evidence import Json
-from gateway.domain.ids import NodeId, SiteId, SourceId
+from gateway.domain.ids import NodeId, PeerId, SiteId, SourceId
 from gateway.domain.measurement import Measurement
 from gateway.domain.topology import NodeKind
 from gateway.infra.clock_system import SystemClock
 from gateway.infra.http_server import HttpListener
 from gateway.infra.runner import Runner
 from gateway.infra.store_sql import open_store
-from gateway.ports.adapter import Adapter, AdapterContext, ASGIApp, Running
+from gateway.ports.adapter import Adapter, AdapterContext, ASGIApp, Operated, Running
 from gateway.ports.clock import Clock
-from gateway.ports.gate import EvseView, Inbound, Receipt, SiteGate
+from gateway.ports.gate import EvseView, Inbound, Receipt, SiteGate, Verdict
+from gateway.ports.grid import PeerOperator
 from gateway.ports.store import Loaded, Store
 from gateway.web.admin import admin_app
 
@@ -145,7 +146,20 @@ class Gateway:
             is_store_broken=lambda: runner.is_store_broken,
             measure=runner.measure,
             submit=lambda events, inbound: runner.submit(events, inbound=inbound),
+            operator_of=self.operator_of,
         )
+
+    def operator_of(self, peer: PeerId) -> PeerOperator:
+        """Who can start things with a grid party: a registration, a handshake, a request.
+
+        Raises:
+            ActionRefused: no adapter of this site can.
+        """
+        for running in self._running:
+            serves = running.carrier is not None and running.carrier.serves(peer)
+            if serves and isinstance(running, Operated) and running.operator is not None:
+                return running.operator
+        raise ActionRefused(f"nothing can be started with {peer}: no running adapter knows how")
 
     async def stop(self, cause: str) -> None:
         """Stop in reverse order; what is queued is committed."""
@@ -159,6 +173,7 @@ class Gateway:
             await asyncio.to_thread(self._store.close)
         self._listeners, self._running, self._runner, self._store = [], [], None, None
 
+
 class View:
     """What the admin listener and the command line may see and do.
 
@@ -168,9 +183,10 @@ class View:
         outbox: facts owed, by peer.
         measure: takes meter values; None where nobody runs.
         submit: takes an operator's action; None where nobody runs.
+        operator_of: who starts things with a grid party; None where nobody runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  wired once, by name
         self,
         config: SiteConfig,
         *,
@@ -180,7 +196,8 @@ class View:
         ports: Mapping[str, int] | None = None,
         is_store_broken: Callable[[], bool] = lambda: False,
         measure: Callable[[Sequence[Measurement]], Awaitable[None]] | None = None,
-        submit: Callable[[Sequence[ev.Event], Inbound], Awaitable[Receipt]] | None = None,
+        submit: Callable[[Sequence[ev.Event], Inbound | None], Awaitable[Receipt]] | None = None,
+        operator_of: Callable[[PeerId], PeerOperator] | None = None,
     ) -> None:
         self._config = config
         self._facts = site_facts(config)
@@ -190,6 +207,7 @@ class View:
         self._is_store_broken = is_store_broken
         self._measure = measure
         self._submit = submit
+        self._operator_of = operator_of
         self.now = now
 
     @property
@@ -250,6 +268,29 @@ class View:
             raise LocalError("a stored state is not operated")
         check_action(self._state(), event.action, event.subject)
         return await self._submit([event], inbound)
+
+    async def start_with_peer(
+        self, event: ev.OperatorActed, inbound: Inbound, start: Callable[[PeerOperator], Awaitable[str]]
+    ) -> tuple[Receipt, str]:
+        """Seal an operator's wish and start it with a grid party; also the id of the call that is owed now.
+
+        A repetition starts nothing.
+
+        Raises:
+            ActionRefused: it means nothing in the present relation; the refusal is sealed.
+            StoreError: not stored, nothing is sent.
+        """
+        if self._submit is None or self._operator_of is None:
+            raise LocalError("a stored state is not operated")
+        operator = self._operator_of(PeerId(event.subject))
+        receipt = await self._submit([event], inbound)
+        if receipt.verdict is not Verdict.STORED:
+            return receipt, ""
+        try:
+            return receipt, await start(operator)
+        except ActionRefused as problem:
+            await self._submit([ev.MessageRefused(event.message, problem.code, str(problem))], None)
+            raise
 
 
 def adapters_of(config: SiteConfig) -> dict[str, Adapter]:

@@ -21,7 +21,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("timeout", None) is not None:  # --timeout is meant for all of them
+        return
     for item in items:
         if item.get_closest_marker("timeout") is None and any(map(item.get_closest_marker, ("slow", "interop"))):
             item.add_marker(pytest.mark.timeout(SLOW_S))

@@ -31,6 +31,8 @@ MAX_JOBS = 32
 MAX_UNWRITTEN = 64
 """Texts that a station leaves unread before it is cut off: answers it owes itself, and one CALL."""
 
+_BROKEN = {1007: "text that is no UTF-8", 1009: "a frame above the bound"}
+
 _log = logging.getLogger("gridgate.ocpp")
 
 
@@ -70,6 +72,7 @@ class Line:
         try:
             self.perform(self.core.open(self._clock.now(), self._clock.monotonic()))
             await self._read()
+            self.perform(self._broken_off())
         finally:
             self.end(self._cause())
             self._jobs.put_nowait(_Stop())
@@ -215,6 +218,14 @@ class Line:
             return
         _log.error("station %s: connection given up", self.core.settings.id, exc_info=task.exception())
         self._websocket.transport.abort()
+
+    def _broken_off(self) -> list[Action]:
+        """What the WebSocket itself refused: a frame above the bound, or text that is none (RFC 6455 §7.4.1)."""
+        sent = self._websocket.protocol.close_sent
+        reason = None if sent is None else _BROKEN.get(sent.code)
+        if reason is None or self._over:
+            return []
+        return self.core.refused(str(int(sent.code if sent else 0)), reason, self._clock.now(), self._clock.monotonic())
 
     def _cause(self) -> str:
         code, reason = self._websocket.close_code, self._websocket.close_reason

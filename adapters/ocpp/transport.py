@@ -7,6 +7,7 @@ connection is a :class:`Line`, and the newest authenticated one of a station cou
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import secrets
 import uuid
@@ -24,7 +25,9 @@ from websockets.typing import Subprotocol
 from adapters.ocpp.admission import Bucket, Failures, Refusal, by_id, judge, station_of
 from adapters.ocpp.core import ADAPTER, Memory, OpenTransaction, Options, StationCore, Tools
 from adapters.ocpp.diagnosis import diagnose
+from adapters.ocpp.handshake import watched
 from adapters.ocpp.line import Line, note_later
+from adapters.ocpp.quirk_table import quirks
 from adapters.ocpp.translate.profile import Capability
 from adapters.ocpp.wire import Version
 from adapters.ocpp.wire.frames import MAX_FRAME_BYTES
@@ -34,7 +37,7 @@ from gateway.domain.events import CommandAnswered, MessageRefused, Outcome
 from gateway.domain.evidence import MessageRef
 from gateway.domain.ids import PeerId, StationId
 from gateway.kit.peer import PeerInfo
-from gateway.kit.tls import check_bind, peer_of, server_context
+from gateway.kit.tls import RotatingContext, check_bind, peer_of, server_context
 from gateway.ports.adapter import AdapterContext, ASGIApp, ListenerSettings, Trust
 from gateway.ports.fleet import LimitActuator, StationSettings
 from gateway.ports.gate import AdapterRow
@@ -55,7 +58,12 @@ PROBE_S = 2.0
 """How long an old connection may take to prove that it lives, when a stranger claims its name."""
 
 REFUSAL_NOTES_S = 60.0
-"""At most one remark per station and this many seconds about refused connections."""
+"""At most one remark per station, code and this many seconds about refused connections."""
+
+STRANGERS_PER_S, STRANGERS_BURST = 1 / 6, 10.0
+"""Remarks on connections of nobody we know: whoever knocks must not fill the evidence."""
+
+STRANGER = PeerId("unknown")
 
 _BODY = b"refused\n"
 _SPOKEN = frozenset(version.value for version in Version)
@@ -80,8 +88,9 @@ class OcppRunning:
         self._admitted: WeakKeyDictionary[ServerConnection, tuple[StationSettings, PeerInfo]] = WeakKeyDictionary()
         self._bucket = Bucket(HANDSHAKES_PER_S, HANDSHAKES_BURST)
         self._failures = Failures()
-        self._remarked: dict[StationId, float] = {}
-        self._tools = Tools(_new_id, _draw_transaction, diagnose, b"")
+        self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_BURST)
+        self._remarked: dict[tuple[StationId, str], float] = {}
+        self._tools = Tools(_new_id, _draw_transaction, diagnose, b"", quirks())
 
     @property
     def asgi(self) -> Mapping[str, ASGIApp]:
@@ -115,7 +124,7 @@ class OcppRunning:
             ConfigError: a listener's certificates or address.
             StoreError: the key for pseudonyms could not be stored.
         """
-        self._tools = Tools(_new_id, _draw_transaction, diagnose, await self._user_key())
+        self._tools = dataclasses.replace(self._tools, user_key=await self._user_key())
         for station in self._stations:
             self._memories[station] = self._recall(station)
         for listener in self._listeners:
@@ -160,7 +169,7 @@ class OcppRunning:
             self._connection,
             listener.host,
             listener.port,
-            ssl=None if listener.trust is Trust.INSECURE else server_context(listener),
+            ssl=None if listener.trust is Trust.INSECURE else self._tls(listener),
             process_request=admit,
             select_subprotocol=_select,
             compression=None,
@@ -173,13 +182,24 @@ class OcppRunning:
             logger=_websocket_log(),
         )
 
+    def _tls(self, listener: ListenerSettings) -> RotatingContext:
+        context = server_context(listener)
+
+        def report(reason: str) -> None:
+            self._stranger(PeerInfo(listener.name, ""), "tls", reason)
+
+        context.current.sslobject_class = watched(report)
+        return context
+
     def _admit(self, listener: ListenerSettings, connection: ServerConnection, request: Request) -> Response | None:
         at = self._clock.monotonic()
         if not self._bucket.take(at) or len(self._lines) >= MAX_CONNECTIONS:
             return _response(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(5 + secrets.randbelow(56))})
         address = _address(connection)
-        settings = by_id(self._stations, station_of(request.path), listener.name)
+        name = station_of(request.path)
+        settings = by_id(self._stations, name, listener.name)
         if settings is None:
+            self._stranger(PeerInfo(listener.name, address), "404", f"no station {name or 'in the path'!r} here")
             return _response(HTTPStatus.NOT_FOUND)
         try:
             peer = peer_of(connection.transport.get_extra_info("ssl_object"), listener.name, address)
@@ -211,6 +231,7 @@ class OcppRunning:
     async def _connection(self, websocket: ServerConnection) -> None:
         settings, peer = self._admitted[websocket]
         if websocket.subprotocol is None:
+            self._remark(settings, peer, "1002", "no common subprotocol")
             await websocket.close(1002, "no common subprotocol")
             return
         if not await self._make_room(settings, peer, websocket):
@@ -257,11 +278,19 @@ class OcppRunning:
     def _remark(self, settings: StationSettings, peer: PeerInfo, code: str, reason: str) -> None:
         """A refused connection in evidence; repetitions within a minute are not told again."""
         at = self._clock.monotonic()
-        if at - self._remarked.get(settings.id, -REFUSAL_NOTES_S) < REFUSAL_NOTES_S:
+        if at - self._remarked.get((settings.id, code), -REFUSAL_NOTES_S) < REFUSAL_NOTES_S:
             return
-        self._remarked[settings.id] = at
-        actor = peer.actor("station", str(settings.id))
-        message = MessageRef(PeerId(str(settings.id)), "ocpp/connect", "", self._clock.now(), actor=actor)
+        self._remarked[settings.id, code] = at
+        self._refused(PeerId(str(settings.id)), peer, code, reason)
+
+    def _stranger(self, peer: PeerInfo, code: str, reason: str) -> None:
+        """The same for somebody who is none of our stations."""
+        if self._strangers.take(self._clock.monotonic()):
+            self._refused(STRANGER, peer, code, reason)
+
+    def _refused(self, name: PeerId, peer: PeerInfo, code: str, reason: str) -> None:
+        actor = peer.actor("station", str(name))
+        message = MessageRef(name, "ocpp/connect", "", self._clock.now(), actor=actor)
         self._gate.note([MessageRefused(message, code, reason)])
 
     # --- rows --------------------------------------------------------------------------------
@@ -278,10 +307,12 @@ class OcppRunning:
     def _recall(self, station: StationId) -> Memory:
         rows = self._gate.adapter_rows(ADAPTER)
         capability = rows.get(f"capability/{station}")
+        boot = rows.get(f"boot/{station}")
         prefix = f"tx/{station}/"
         self._generations[station] = int(rows.get(f"generation/{station}", b"0"))
         return Memory(
-            booted=f"boot/{station}" in rows,
+            booted=boot is not None,
+            about={} if boot is None else _words(boot),
             capability=None if capability is None else msgspec.json.decode(capability, type=Capability),
             transactions={
                 key.removeprefix(prefix): msgspec.json.decode(value, type=OpenTransaction)
@@ -337,6 +368,10 @@ def _closed(task: asyncio.Future[None]) -> None:
 
 def _new_id() -> str:
     return str(uuid.uuid4())
+
+
+def _words(row: bytes) -> dict[str, str]:
+    return msgspec.json.decode(row, type=dict[str, str])
 
 
 def _draw_transaction() -> int:

@@ -6,18 +6,20 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
-from adapters.oscp import core, session, translate, wire
-from adapters.oscp.core import BASE_PATH, Link
+from adapters.oscp import link as kinds
+from adapters.oscp import session, translate, wire
+from adapters.oscp.link import BASE_PATH, Link
+from adapters.oscp.operator import Operator, wants_our_handshake, wants_our_registration
 from adapters.oscp.relations import Relations
 from adapters.oscp.session import CONNECTED, Relation, State, Trigger
 from adapters.oscp.vault import Vault
 from gateway.domain.effects import OutboxItem
-from gateway.domain.errors import GatewayError, MalformedMessage, StoreError, TransportError
+from gateway.domain.errors import GatewayError, MalformedMessage, NotAuthorised, StoreError, TransportError
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, PeerId
 from gateway.domain.quantities import Phase
@@ -28,6 +30,7 @@ log = logging.getLogger("gridgate.oscp")
 
 _RETRY_STATUSES = frozenset({408, 425, 429})
 _NO_CONTENT = 204
+_NO_COMMON_VERSION = 501
 _RETRY_AFTER_CAP_S = 3_600.0
 """No peer may silence us for longer than that with one header."""
 
@@ -55,7 +58,7 @@ class Caller(Protocol):
         """Raises ``NotAuthorised`` for an address that this peer may not send us to."""
         ...
 
-    async def post(self, url: str, *, headers: Mapping[str, str], content: bytes) -> Answer:
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> Answer:
         """One attempt.
 
         Raises:
@@ -76,13 +79,32 @@ CallerFactory = Callable[[PeerSettings], Caller]
 class Carrier:
     """Delivers facts; the runner keeps their order, repeats and gives up. Also beats the hearts."""
 
-    def __init__(self, relations: Relations, clock: Clock, vault: Vault, callers: Mapping[PeerId, Caller]) -> None:
+    def __init__(
+        self,
+        relations: Relations,
+        clock: Clock,
+        vault: Vault,
+        callers: Mapping[PeerId, Caller],
+        operator: Operator | None = None,
+    ) -> None:
+        self._operator = operator or Operator(relations, clock, vault)
         self._relations = relations
         self._clock = clock
         self._vault = vault
         self._callers = callers
         self._urls: Mapping[str, str] = {}
         self._unreachable: set[PeerId] = set()
+        self._by_kind: Mapping[str, Callable[[Link, OutboxItem], Awaitable[Delivery]]] = {
+            kinds.REGISTER_CALLBACK: self._register,
+            kinds.REGISTER_START: self._offer,
+            kinds.REGISTER_UPDATE: self._offer,
+            kinds.REGISTER_END: self._unregister,
+            kinds.ACKNOWLEDGE: self._acknowledge,
+            kinds.HANDSHAKE: self._handshake,
+            kinds.ADJUST: self._adjust,
+            "measurements": self._measurements,
+            "compliance_error": self._compliance_error,
+        }
 
     def listen_at(self, urls: Mapping[str, str]) -> None:
         """Where peers find us, by listener name: scheme, host and port."""
@@ -103,19 +125,12 @@ class Carrier:
             return Delivery(DeliveryStatus.DEAD, f"{item.kind} cannot be written: {problem!r}")
 
     async def _deliver(self, link: Link, item: OutboxItem) -> Delivery:
-        match item.kind:
-            case core.REGISTER_CALLBACK:
-                return await self._register(link, item)
-            case core.ACKNOWLEDGE:
-                return await self._acknowledge(link, item)
-            case "measurements":
-                return await self._measurements(link, item)
-            case "compliance_error":
-                return await self._compliance_error(link, item)
-            case _:
-                return Delivery(DeliveryStatus.DEAD, f"OSCP cannot carry {item.kind}")
+        deliver = self._by_kind.get(item.kind)
+        if deliver is None:
+            return Delivery(DeliveryStatus.DEAD, f"OSCP cannot carry {item.kind}")
+        return await deliver(link, item)
 
-    # --- answers that a relation waits for ---------------------------------------------------
+    # --- the peer's registration --------------------------------------------------------------
 
     async def _register(self, link: Link, item: OutboxItem) -> Delivery:
         async with self._relations.lock(link):
@@ -123,9 +138,7 @@ class Carrier:
         swap = relation.swap
         if swap is None or swap.request_id != item.correlation:
             return Delivery(DeliveryStatus.DONE, "superseded or already answered")
-        mine = wire.VersionUrl(version=wire.VERSION, base_url=self._own_url(link))
-        token = self._vault.open(swap.token_sealed, link.record("in"))
-        body = wire.Register(token=token, version_url=(mine,)).to_wire()
+        body = self._register_body(link, swap.token_sealed)
         delivery = await self._post(link, relation, "register", item.id, body, item.correlation)
 
         def still_owed(current: Relation) -> bool:
@@ -135,6 +148,67 @@ class Carrier:
             return session.finish_swap(current, link.onboarding_sha256)
 
         return await self._settle(link, delivery, still_owed, done, session.abandon_swap)
+
+    def _register_body(self, link: Link, token_sealed: str) -> bytes:
+        """Of every register: the token that we want to be called with, and where we are."""
+        mine = wire.VersionUrl(version=wire.VERSION, base_url=self._own_url(link))
+        token = self._vault.open(token_sealed, link.record("in"))
+        return wire.Register(token=token, version_url=(mine,)).to_wire()
+
+    # --- what we start ---------------------------------------------------------------------------
+
+    async def _offer(self, link: Link, item: OutboxItem) -> Delivery:
+        async with self._relations.lock(link):
+            relation = link.relation
+        offer = relation.offer
+        if offer is None or offer.request_id != item.id:
+            return Delivery(DeliveryStatus.DONE, "superseded or already answered")
+        body = self._register_body(link, offer.token_sealed)
+        delivery = await self._post(link, relation, "register", item.id, body, method=offer.method)
+
+        def still_owed(current: Relation) -> bool:
+            return current.offer is not None and current.offer.request_id == item.id
+
+        link.is_refused = link.is_refused or delivery.status is DeliveryStatus.DEAD
+        # A started registration waits for the peer's own register; a change holds with the 204.
+        done = session.take_offer if offer.method == "PUT" else _unchanged
+        return await self._settle(link, delivery, still_owed, done, session.abandon_offer)
+
+    async def _unregister(self, link: Link, item: OutboxItem) -> Delivery:
+        # The relation is over here already: its token and address came along.
+        last = Relation(token_out_sealed=str(item.body["token"]), base_url=str(item.body["base_url"]))
+        return await self._post(link, last, "register", item.id, b"", method="DELETE")
+
+    async def _handshake(self, link: Link, item: OutboxItem) -> Delivery:
+        async with self._relations.lock(link):
+            relation = link.relation
+        if relation.shaking != item.id:
+            return Delivery(DeliveryStatus.DONE, "superseded or already answered")
+        delivery = await self._post(link, relation, "handshake", item.id, _wishes(link))
+        if delivery.status is DeliveryStatus.DEAD:
+            link.is_rebuffed = True
+        return await self._settle(
+            link, delivery, lambda current: current.shaking == item.id, _unchanged, session.unshaken
+        )
+
+    async def _adjust(self, link: Link, item: OutboxItem) -> Delivery:
+        relation = link.relation
+        if relation.state not in CONNECTED:
+            return Delivery(DeliveryStatus.DEAD, f"peer is {relation.state}")
+        group = str(item.body["group"])
+        binding = link.groups[group]
+        body = translate.wanted_capacity(
+            group, str(item.body["type"]), _listed(item.body.get("blocks")), binding.phases
+        ).to_wire()
+        async with self._relations.lock(link):
+            await self._relations.track(link, item)
+        delivery = await self._post(link, relation, "adjust_group_capacity_forecast", item.id, body)
+        if delivery.status is DeliveryStatus.DEAD:
+            async with self._relations.lock(link):
+                await self._relations.forget(link, item.id)
+        return delivery
+
+    # --- answers that a relation waits for --------------------------------------------------------
 
     async def _acknowledge(self, link: Link, item: OutboxItem) -> Delivery:
         async with self._relations.lock(link):
@@ -163,7 +237,7 @@ class Carrier:
             return delivery
         change = done if delivery.status is DeliveryStatus.DONE else dead
         async with self._relations.lock(link):
-            if not still_owed(link.relation):
+            if not still_owed(link.relation) or change(link.relation) == link.relation:
                 return delivery
             try:
                 await self._relations.settle(link, change(link.relation))
@@ -178,15 +252,16 @@ class Carrier:
         relation = link.relation
         if relation.state not in CONNECTED:
             return Delivery(DeliveryStatus.DEAD, f"peer is {relation.state}")
-        values = _listed(item.body.get("values"))
+        values = translate.wanted(_listed(item.body.get("values")), relation.measurement_configuration)
         node = NodeId(str(item.body["node"]))
         groups = [group for group, binding in link.groups.items() if binding.node == node]
-        unit = wire.EnergyUnit(link.dialect.measurement_unit)
         delivery = Delivery(DeliveryStatus.DONE, "nothing to tell")
         for ordinal, group in enumerate(groups if values else ()):
-            body = translate.group_measurements(group, values, unit).to_wire()
+            endpoint, body = _measured(link, group, values)
+            if body is None:
+                continue
             message_id = item.id if len(groups) == 1 else f"{item.id}-{ordinal + 1}"
-            delivery = await self._post(link, relation, "update_group_measurements", message_id, body)
+            delivery = await self._post(link, relation, endpoint, message_id, body)
             if delivery.status is not DeliveryStatus.DONE:
                 return delivery
         return delivery
@@ -217,6 +292,12 @@ class Carrier:
         changed.clear()
         if link.let_time_pass(self._clock.now()):
             log.warning("oscp %s: not heard since its promise ran out; offline", link.id)
+        if wants_our_registration(link):
+            await self._operator.register(link.id)
+            return
+        if wants_our_handshake(link):
+            await self._operator.handshake(link.id)
+            return
         relation = link.relation
         wanted = relation.heartbeat_s
         if relation.state not in (State.ONLINE, State.OFFLINE) or wanted is None:
@@ -260,21 +341,35 @@ class Carrier:
         return self._urls[link.settings.listener].rstrip("/") + BASE_PATH
 
     async def _post(
-        self, link: Link, relation: Relation, endpoint: str, message_id: str, body: bytes, correlation: str = ""
+        self,
+        link: Link,
+        relation: Relation,
+        endpoint: str,
+        message_id: str,
+        body: bytes,
+        correlation: str = "",
+        *,
+        method: str = "POST",
     ) -> Delivery:
-        token = self._vault.open(relation.token_out_sealed, link.record("out"))
+        # Before the first answer there is the token of the onboarding alone.
+        sealed = relation.token_out_sealed
+        token = self._vault.open(sealed, link.record("out")) if sealed else link.settings.token
         headers = {
-            "Authorization": f"Token {token}",
+            **link.headers,
+            "Authorization": f"{link.dialect.scheme} {token}",
             "Content-Type": "application/json",
             "X-Request-ID": message_id,
         }
         if correlation:
             headers["X-Correlation-ID"] = correlation
-        url = f"{relation.base_url}/{link.dialect.path(endpoint)}"
+        url = f"{relation.base_url or link.address}/{link.dialect.path(endpoint)}"
         try:
-            answer = await self._callers[link.id].post(url, headers=headers, content=body)
+            answer = await self._callers[link.id].request(method, url, headers=headers, content=body)
         except (TransportError, MalformedMessage) as problem:
             return Delivery(DeliveryStatus.RETRY, f"{problem.code}: {problem}")
+        except NotAuthorised as problem:
+            # The address may not be called: not now, and not a minute later.
+            return Delivery(DeliveryStatus.DEAD, f"{problem.code}: {problem}")
         return judged(endpoint, answer)
 
 
@@ -286,7 +381,9 @@ def judged(endpoint: str, answer: Answer) -> Delivery:
         if status != _NO_CONTENT:
             log.info("oscp: %s answered with %d where 204 belongs", endpoint, status)
         return Delivery(DeliveryStatus.DONE, detail)
-    if status in _RETRY_STATUSES or status >= 500:
+    # 501 to a register says that there is no common version: it never will be otherwise.
+    is_final = status == _NO_COMMON_VERSION and endpoint == "register"
+    if not is_final and (status in _RETRY_STATUSES or status >= 500):
         return Delivery(DeliveryStatus.RETRY, detail, _retry_after(answer.headers))
     return Delivery(DeliveryStatus.DEAD, detail)
 
@@ -304,6 +401,26 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(wait.total_seconds(), 0.0), _RETRY_AFTER_CAP_S)
 
 
+def _unchanged(relation: Relation) -> Relation:
+    return relation
+
+
+def _measured(link: Link, group: str, values: Sequence[Mapping[str, Json]]) -> tuple[str, bytes | None]:
+    """Endpoint and body of a report; no body where there is nothing of the kind that the peer takes."""
+    dialect = link.dialect
+    unit = wire.EnergyUnit(dialect.measurement_unit)
+    if dialect.metering == "asset":
+        asset = translate.asset_measurements(group, values, dialect.asset_category, wire.Unit(dialect.asset_unit))
+        return "update_asset_measurements", asset.to_wire() if asset else None
+    registers = translate.group_measurements(group, values, unit)
+    return "update_group_measurements", registers.to_wire() if registers.measurements else None
+
+
+def _wishes(link: Link) -> bytes:
+    wanted = {"heartbeat_interval": link.dialect.heartbeat_interval_s, "measurement_configuration": []}
+    return json.dumps({"required_behaviour": wanted}).encode()
+
+
 def _acknowledge_body(link: Link) -> bytes:
     match link.dialect.acknowledge_body:
         case "empty":
@@ -313,8 +430,7 @@ def _acknowledge_body(link: Link) -> bytes:
                 {"required_behaviour": {"heartbeat_interval": link.dialect.heartbeat_interval_s}}
             ).encode()
         case _:
-            wanted = {"heartbeat_interval": link.dialect.heartbeat_interval_s, "measurement_configuration": []}
-            return json.dumps({"required_behaviour": wanted}).encode()
+            return _wishes(link)
 
 
 def _phases(link: Link) -> tuple[Phase, Phase, Phase]:

@@ -23,6 +23,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "heartbeat_time": ("rfc3339", "local_seconds"),
     "acknowledge_body": ("full", "interval", "empty"),
     "measurement_unit": ("WH", "KWH"),
+    "onboarding": ("register", "provisioned"),
+    "registration_start": ("cp", "fp"),
+    "handshake_start": ("cp", "fp"),
+    "scheme": ("Token", "Bearer"),
+    "metering": ("group", "asset"),
+    "asset_unit": ("W", "KW"),
+    "asset_category": ("CHARGING", "CONSUMPTION", "GENERATION", "STORAGE"),
 }
 
 
@@ -42,6 +49,13 @@ class Dialect:
     heartbeat_time: str = "rfc3339"
     acknowledge_body: str = "full"
     measurement_unit: str = "WH"
+    onboarding: str = "register"
+    registration_start: str = "cp"
+    handshake_start: str = "cp"
+    scheme: str = "Token"
+    metering: str = "group"
+    asset_unit: str = "W"
+    asset_category: str = "CHARGING"
     paths: Mapping[str, str] = field(default_factory=dict)
     zone: tzinfo = UTC
 

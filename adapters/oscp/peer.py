@@ -2,6 +2,9 @@
 
 It shares our wire models, so it proves the story, not interoperability. It is an honest client:
 its TLS verifies us, it uses a token only while it is valid, and it answers before it acts.
+
+It can also be what DSOs are on bad days: silent, late, contradictory, repeating itself, and telling
+one thing in several parts.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import secrets
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,11 +38,14 @@ BASE_PATH = "/oscp/cp/2.0"
 _MODELS: Mapping[str, type[wire.Message]] = {
     "register": wire.Register,
     "handshake_acknowledge": wire.HandshakeAcknowledge,
+    "handshake": wire.Handshake,
     "heartbeat": wire.Heartbeat,
+    "update_asset_measurements": wire.UpdateAssetMeasurements,
     "update_group_measurements": wire.UpdateGroupMeasurements,
     "group_capacity_compliance_error": wire.GroupCapacityComplianceError,
     "adjust_group_capacity_forecast": wire.AdjustGroupCapacityForecast,
 }
+FORECAST = "update_group_capacity_forecast"
 _STARTUP_POLL_S = 0.01
 _KEPT = 10_000
 """Messages remembered of each kind; a story of a day stays below."""
@@ -54,6 +60,7 @@ class Received:
     correlation: str
     body: Any
     at: datetime
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,9 @@ class SimulatedDso:
         self._beating: asyncio.Task[None] | None = None
         self._arrived = asyncio.Condition()
         self._faults: dict[str, deque[int]] = {}
+        self._late_s: dict[str, float] = {}
+        self._issued = ""
+        self._owed: set[asyncio.Task[None]] = set()
         self.url = ""
 
     # --- life ----------------------------------------------------------------------------------
@@ -146,6 +156,8 @@ class SimulatedDso:
     async def stop(self) -> None:
         """Stop beating, serving and calling."""
         self.stop_heartbeats()
+        for task in self._owed:
+            task.cancel()
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await self._serving
@@ -157,10 +169,30 @@ class SimulatedDso:
     async def register(self, *, timeout_s: float = 15.0) -> str:
         """Start a registration and wait for the answer that brings token C; the request id."""
         self._token_in = secrets.token_urlsafe(48)
-        offer = wire.VersionUrl(version=wire.VERSION, base_url=self.url + BASE_PATH)
-        request_id = await self.send("register", wire.Register(token=self._token_in, version_url=(offer,)))
+        request_id = await self.send("register", self._register_message())
         await self.wait_for("register", correlation=request_id, timeout_s=timeout_s)
         return request_id
+
+    def issue_token(self) -> str:
+        """An onboarding token for a gateway that shall start the registration."""
+        self._issued = secrets.token_urlsafe(48)
+        return self._issued
+
+    async def move(self) -> None:
+        """Give the gateway a new token and our present address (``PUT``)."""
+        before, self._token_in = self._token_in, secrets.token_urlsafe(48)
+        try:
+            await self.send("register", self._register_message(), method="PUT")
+        except GatewayError:
+            self._token_in = before
+            raise
+
+    async def leave(self) -> None:
+        """End the relation (``DELETE``)."""
+        answer = await self.post("register", b"", request_id=secrets.token_urlsafe(16), method="DELETE")
+        if answer.status != 204:
+            raise _refused("register", answer)
+        self._token_in = ""
 
     async def handshake(self, *, timeout_s: float = 15.0) -> str:
         """Shake hands and wait for the acknowledge; the request id."""
@@ -179,45 +211,97 @@ class SimulatedDso:
 
     async def forecast(self, group: str, type_: wire.ForecastType | str, blocks: Sequence[ForecastBlock]) -> str:
         """Tell a capacity; returns its request id once the gateway has acknowledged."""
-        return await self.send(
-            "update_group_capacity_forecast",
-            wire.UpdateGroupCapacityForecast(
-                group_id=group,
-                type=wire.ForecastType(type_),
-                forecasted_blocks=tuple(
-                    wire.ForecastedBlock(
-                        capacity=Decimal(b.capacity), phase=b.phase, unit=b.unit, start_time=b.start, end_time=b.end
-                    )
-                    for b in blocks
-                ),
-            ),
-        )
+        return await self.send(FORECAST, _forecast(group, type_, blocks))
 
-    async def send(self, endpoint: str, message: wire.Message, *, request_id: str | None = None) -> str:
+    async def send(
+        self,
+        endpoint: str,
+        message: wire.Message,
+        *,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "POST",
+    ) -> str:
         """Post a message; its request id.
 
         Raises:
             ProtocolViolation: any answer but 204, with its status and text.
         """
         request_id = request_id or secrets.token_urlsafe(16)
-        answer = await self.post(endpoint, message.to_wire(), request_id=request_id)
+        answer = await self.post(endpoint, message.to_wire(), request_id=request_id, headers=headers, method=method)
         if answer.status != 204:
-            text = answer.body.decode("utf-8", "replace")
-            raise ProtocolViolation(f"{endpoint}: HTTP {answer.status} {text}", code=f"oscp.http-{answer.status}")
+            raise _refused(endpoint, answer)
         return request_id
 
-    async def post(self, endpoint: str, body: bytes, *, request_id: str, token: str | None = None) -> Response:
+    async def post(
+        self,
+        endpoint: str,
+        body: bytes,
+        *,
+        request_id: str,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "POST",
+    ) -> Response:
         """Post raw bytes and return whatever comes back."""
-        headers = {
+        all_headers = {
             "Authorization": f"Token {token or self._token_out}",
             "Content-Type": "application/json",
             "X-Request-ID": request_id,
+            **(headers or {}),
         }
         at = self._clock.now()
         url = f"{self.fp_url}/oscp/fp/{wire.VERSION}/{endpoint}"
-        answer = await self._line().post(url, headers=headers, content=body)
-        self.sent.append(Sent(endpoint, request_id, json.loads(body), at, answer.status))
+        answer = await self._line().request(method, url, headers=all_headers, content=body)
+        self.sent.append(Sent(endpoint, request_id, json.loads(body) if body else None, at, answer.status))
         return answer
+
+    # --- bad days -----------------------------------------------------------------------------
+
+    def fall_silent(self) -> None:
+        """Send no more heartbeats, as a dead DSO does; it still answers."""
+        self.stop_heartbeats()
+
+    def answer_late(self, seconds: float, endpoint: str = "") -> None:
+        """Answer so many story seconds late from now on, on one endpoint or on all. 0 is well again."""
+        self._late_s[endpoint] = seconds
+
+    async def contradict(
+        self, group: str, type_: wire.ForecastType | str, block: ForecastBlock, other: Decimal | int
+    ) -> str:
+        """Tell two capacities for the same time in one message; its request id."""
+        again = ForecastBlock(block.start, block.end, other, block.unit, block.phase)
+        return await self.forecast(group, type_, [block, again])
+
+    async def repeat(self, request_id: str, body: bytes | None = None) -> int:
+        """Send a message again under its id, with the same body unless another one is given; the status."""
+        sent = next(s for s in reversed(self.sent) if s.request_id == request_id)
+        same = json.dumps(sent.body, separators=(",", ":")).encode()
+        return (await self.post(sent.endpoint, same if body is None else body, request_id=request_id)).status
+
+    async def forecast_in_parts(
+        self,
+        group: str,
+        type_: wire.ForecastType | str,
+        parts: Sequence[Sequence[ForecastBlock]],
+        *,
+        names: str = "first",
+        order: Sequence[int] | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Tell one forecast in several messages; their request ids.
+
+        ``names``: whether a part refers to the ``first`` one or to the ``previous``. ``order``: which
+        are sent, and when, by index from 1; those that are left out never come.
+        """
+        all_ids = list(ids or [secrets.token_urlsafe(16) for _ in parts])
+        for index in order or range(1, len(parts) + 1):
+            headers = {"X-Segment-Index": str(index), "X-Segment-Count": str(len(parts))}
+            if index > 1:
+                headers["X-Correlation-ID"] = all_ids[0 if names == "first" else index - 2]
+            message = _forecast(group, type_, parts[index - 1])
+            await self.send(FORECAST, message, request_id=all_ids[index - 1], headers=headers)
+        return all_ids
 
     def start_heartbeats(self, interval_s: float | None = None) -> None:
         """Beat by itself, every interval that the gateway asked for unless told otherwise."""
@@ -284,27 +368,68 @@ class SimulatedDso:
             await respond_json(send, status, {"message": text})
 
     async def _take(self, method: str, endpoint: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
-        if method != "POST" or endpoint not in _MODELS:
+        if endpoint not in _MODELS or (method != "POST" and endpoint != "register"):
             return 404, "no such endpoint"
-        expected = f"Token {self._token_in}".encode()
-        if not self._token_in or not hmac.compare_digest(headers.get("authorization", "").encode(), expected):
+        late = self._late_s.get(endpoint) or self._late_s.get("", 0.0)
+        if late:
+            await self._clock.sleep_until(self._clock.now() + timedelta(seconds=late))
+        is_start = self._issued and (method, endpoint) == ("POST", "register") and _shows(headers, self._issued)
+        if not is_start and not _shows(headers, self._token_in):
             return 401, "unknown token"
         if not headers.get("x-request-id"):
             raise MalformedMessage("X-Request-ID is missing")
         faults = self._faults.get(endpoint)
         if faults:
             return faults.popleft(), "as asked"
-        decoded = wire.decode(_MODELS[endpoint], body)
-        if isinstance(decoded, wire.Register):
-            self._token_out = decoded.token
-        correlation = headers.get("x-correlation-id", "")
-        entry = Received(endpoint, headers["x-request-id"], correlation, json.loads(body), self._clock.now())
+        if method == "DELETE":
+            self._token_in = ""
+        else:
+            self._understand(method, wire.decode(_MODELS[endpoint], body), headers)
+        entry = Received(
+            endpoint,
+            headers["x-request-id"],
+            headers.get("x-correlation-id", ""),
+            json.loads(body) if body else None,
+            self._clock.now(),
+            method,
+        )
         async with self._arrived:
             # The sender repeats what it is not sure of, under the same id: one message all the same.
             if not any(r.request_id == entry.request_id for r in self.of(endpoint)):
                 self.received.append(entry)
             self._arrived.notify_all()
         return 204, ""
+
+    def _understand(self, method: str, message: wire.Message, headers: Mapping[str, str]) -> None:
+        correlation = headers.get("x-correlation-id", "")
+        if isinstance(message, wire.Register):
+            self._token_out = message.token
+            if method == "POST" and not correlation:
+                self._owe(self._answer_registration(headers["x-request-id"]))
+        elif isinstance(message, wire.Handshake) and not isinstance(message, wire.HandshakeAcknowledge):
+            self._owe(self._acknowledge(headers["x-request-id"]))
+
+    def _owe(self, answer: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(answer)
+        self._owed.add(task)
+        task.add_done_callback(self._owed.discard)
+
+    async def _answer_registration(self, request_id: str) -> None:
+        """Our own register, once the 204 has left. Only its success makes the onboarding token void."""
+        await asyncio.sleep(_STARTUP_POLL_S)
+        self._token_in = secrets.token_urlsafe(48)
+        await self.send("register", self._register_message(), headers={"X-Correlation-ID": request_id})
+        self._issued = ""
+
+    async def _acknowledge(self, request_id: str) -> None:
+        await asyncio.sleep(_STARTUP_POLL_S)
+        wanted = wire.RequiredBehaviour(heartbeat_interval=Decimal(self.heartbeat_interval_s))
+        message = wire.HandshakeAcknowledge(required_behaviour=wanted)
+        await self.send("handshake_acknowledge", message, headers={"X-Correlation-ID": request_id})
+
+    def _register_message(self) -> wire.Register:
+        offer = wire.VersionUrl(version=wire.VERSION, base_url=self.url + BASE_PATH)
+        return wire.Register(token=self._token_in, version_url=(offer,))
 
     async def _beat(self, interval_s: float | None) -> None:
         while True:
@@ -327,6 +452,31 @@ class SimulatedDso:
 
     def __repr__(self) -> str:
         return f"SimulatedDso({self.url or 'not started'}, since {rfc3339(self._clock.now())})"
+
+
+def _forecast(
+    group: str, type_: wire.ForecastType | str, blocks: Sequence[ForecastBlock]
+) -> wire.UpdateGroupCapacityForecast:
+    return wire.UpdateGroupCapacityForecast(
+        group_id=group,
+        type=wire.ForecastType(type_),
+        forecasted_blocks=tuple(
+            wire.ForecastedBlock(
+                capacity=Decimal(b.capacity), phase=b.phase, unit=b.unit, start_time=b.start, end_time=b.end
+            )
+            for b in blocks
+        ),
+    )
+
+
+def _shows(headers: Mapping[str, str], token: str) -> bool:
+    shown = headers.get("authorization", "").encode()
+    return bool(token) and hmac.compare_digest(shown, f"Token {token}".encode())
+
+
+def _refused(endpoint: str, answer: Response) -> ProtocolViolation:
+    text = answer.body.decode("utf-8", "replace")
+    return ProtocolViolation(f"{endpoint}: HTTP {answer.status} {text}", code=f"oscp.http-{answer.status}")
 
 
 class _QuietServer(uvicorn.Server):

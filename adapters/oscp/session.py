@@ -12,8 +12,13 @@ A new registration of a known peer swaps tokens beside the running relation: onl
 moves the state (back to *registered*, a handshake is due again). ``end`` leads out of everything
 but *unregistered*; from *ended* only a new registration leads on.
 
-Tokens: A is the onboarding token of the configuration, B is what we send, C what we hand out. Of
-A and C a SHA-256 is kept; B, and C until it is delivered, are sealed (``vault.py``).
+Either side may start a registration and, by dialect, a handshake; the table is the same. Where
+the peer starts, the answer that we owe is a :class:`Swap`; where we start, what we wait for is an
+:class:`Offer`. Both may be open at once.
+
+Tokens: A is the onboarding token of the configuration, B is what the starting side hands out, C
+what the answering side does. Of what peers show us a SHA-256 is kept; what we show, and a token
+that is on its way to a peer, are sealed (``vault.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from gateway.domain.errors import IllegalTransition
+from gateway.domain.timeline import parse_rfc3339, rfc3339
 
 
 class State(StrEnum):
@@ -89,6 +95,9 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
         _T.CALLBACK_DEAD: _S.ONLINE,
         _T.UPDATE: _S.ONLINE,
         _T.HANDSHAKE: _S.HANDSHAKING,
+        # Both sides had started a handshake: the second acknowledge changes nothing.
+        _T.ACK_DONE: _S.ONLINE,
+        _T.ACK_DEAD: _S.ONLINE,
         _T.HEARD: _S.ONLINE,
         _T.SILENT: _S.OFFLINE,
         _T.END: _S.ENDED,
@@ -99,6 +108,8 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
         _T.CALLBACK_DEAD: _S.OFFLINE,
         _T.UPDATE: _S.OFFLINE,
         _T.HANDSHAKE: _S.HANDSHAKING,
+        _T.ACK_DONE: _S.ONLINE,
+        _T.ACK_DEAD: _S.OFFLINE,
         _T.HEARD: _S.ONLINE,
         _T.END: _S.ENDED,
     },
@@ -125,13 +136,30 @@ def advance(state: State, trigger: Trigger) -> State:
 class Swap:
     """A registration whose answer is still owed: ``request_id`` started it, C is on its way.
 
-    ``token_sealed`` is C; ``by_onboarding`` when the peer came with A, which dies on success.
+    ``token_sealed`` is C; ``by_onboarding`` when the peer came with A, which dies on success. Given
+    up at ``until``.
     """
 
     request_id: str
     token_sha256: str
     token_sealed: str
     by_onboarding: bool
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A ``register`` that we started: the token that we offer for the peer's calls to us.
+
+    A ``POST`` waits for the peer's own register, a ``PUT`` for its 204 or for the first use of the
+    token, both until ``until`` at the latest.
+    """
+
+    request_id: str
+    method: str
+    token_sha256: str
+    token_sealed: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +168,8 @@ class Relation:
 
     ``heartbeat_s``: interval in which the peer wants our heartbeats, None for never.
     ``acknowledging``: request id of the handshake whose acknowledge is owed. ``void_sha256``: the
-    onboarding token that has been used up.
+    onboarding token that has been used up. ``answered``: our last register that was answered.
+    ``shaking``: our handshake whose acknowledge has not come.
     """
 
     state: State = State.UNREGISTERED
@@ -152,6 +181,9 @@ class Relation:
     acknowledging: str = ""
     heartbeat_s: int | None = None
     measurement_configuration: tuple[str, ...] = ()
+    offer: Offer | None = None
+    answered: str = ""
+    shaking: str = ""
 
     def moved(self, trigger: Trigger) -> Relation:
         """The same relation after a trigger without data.
@@ -163,21 +195,26 @@ class Relation:
 
     def to_row(self) -> bytes:
         """JSON of the adapter row."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True, default=rfc3339).encode()
 
     @classmethod
     def from_row(cls, row: bytes) -> Relation:
         """The inverse of :meth:`to_row`."""
         data = json.loads(row)
-        swap = data.pop("swap")
+        swap, offer = data.pop("swap"), data.pop("offer", None)
         return cls(
             **{
                 **data,
                 "state": State(data["state"]),
-                "swap": Swap(**swap) if swap else None,
+                "swap": Swap(**{**swap, "until": _instant(swap.get("until"))}) if swap else None,
+                "offer": Offer(**{**offer, "until": parse_rfc3339(offer["until"])}) if offer else None,
                 "measurement_configuration": tuple(data["measurement_configuration"]),
             }
         )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else parse_rfc3339(text)
 
 
 def begin_swap(relation: Relation, *, swap: Swap, token_out_sealed: str, base_url: str) -> Relation:
@@ -196,12 +233,78 @@ def finish_swap(relation: Relation, onboarding_sha256: str) -> Relation:
         token_in_sha256=swap.token_sha256,
         void_sha256=onboarding_sha256 if swap.by_onboarding else relation.void_sha256,
         acknowledging="",
+        shaking="",
     )
 
 
 def abandon_swap(relation: Relation) -> Relation:
     """The peer refused C: whatever token it had before stays valid."""
+    if relation.offer is not None and relation.offer.method == "POST":
+        # A registration that we started goes on.
+        return replace(relation, swap=None)
     return replace(relation.moved(Trigger.CALLBACK_DEAD), swap=None)
+
+
+def begin_offer(relation: Relation, offer: Offer) -> Relation:
+    """We start a registration (``POST``) or change it (``PUT``). Nothing else moves yet.
+
+    Raises:
+        IllegalTransition: there is no relation that a ``PUT`` could change.
+    """
+    return replace(relation.moved(Trigger.REGISTER if offer.method == "POST" else Trigger.UPDATE), offer=offer)
+
+
+def answer_offer(relation: Relation, *, token_out_sealed: str, base_url: str) -> Relation:
+    """The peer answered our registration with its own: both sides have their tokens."""
+    if relation.offer is None:
+        return replace(relation, token_out_sealed=token_out_sealed, base_url=base_url)
+    return replace(
+        relation.moved(Trigger.CALLBACK_DONE),
+        offer=None,
+        answered=relation.offer.request_id,
+        token_in_sha256=relation.offer.token_sha256,
+        token_out_sealed=token_out_sealed,
+        base_url=base_url,
+        acknowledging="",
+        shaking="",
+    )
+
+
+def take_offer(relation: Relation) -> Relation:
+    """The peer knows the token of our ``PUT``: it replaces the old one."""
+    if relation.offer is None:
+        return relation
+    return replace(relation, offer=None, token_in_sha256=relation.offer.token_sha256)
+
+
+def abandon_offer(relation: Relation) -> Relation:
+    """The peer refused what we offered, or never answered: what it had before stays valid."""
+    if relation.offer is None or relation.offer.method == "PUT":
+        return replace(relation, offer=None)
+    if relation.swap is not None:
+        # A registration that the peer started goes on.
+        return replace(relation, offer=None)
+    return replace(relation.moved(Trigger.CALLBACK_DEAD), offer=None)
+
+
+def begin_handshake(relation: Relation, request_id: str) -> Relation:
+    """We start a handshake; its acknowledge is awaited."""
+    return replace(relation.moved(Trigger.HANDSHAKE), shaking=request_id)
+
+
+def shaken(relation: Relation, *, heartbeat_s: int | None, configuration: tuple[str, ...]) -> Relation:
+    """The acknowledge of our handshake came."""
+    return replace(
+        relation.moved(Trigger.ACK_DONE),
+        shaking="",
+        heartbeat_s=heartbeat_s,
+        measurement_configuration=configuration,
+    )
+
+
+def unshaken(relation: Relation) -> Relation:
+    """The peer refused our handshake."""
+    return replace(relation.moved(Trigger.ACK_DEAD), shaking="")
 
 
 def handshaken(

@@ -1,18 +1,31 @@
-"""What the configuration says to this adapter, checked as a whole. Reads no file but the dialects."""
+"""What the configuration says to this adapter, checked as a whole. Reads the dialects and files that options name."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adapters.oscp.core import ADAPTER_NAME, Link
 from adapters.oscp.dialect import dialect_of
+from adapters.oscp.link import ADAPTER_NAME, Link
 from gateway.domain.errors import ConfigError, ConfigProblem
 from gateway.domain.evidence import sha256_hex
 from gateway.domain.ids import PeerId
 from gateway.ports.adapter import AdapterContext, Trust
 from gateway.ports.grid import GroupBinding, PeerSettings
+
+TOKEN_OUT = "token_out_file"  # noqa: S105  a name of an option
+
+_MEANS = {
+    "token": "what the peer shows to us",
+    "options.address": "where the peer's endpoints are",
+    f"options.{TOKEN_OUT}": "the file with the token that we show",
+}
+_OURS = frozenset({"authorization", "content-type", "content-length", "host", "x-request-id", "x-correlation-id"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,4096}")
 
 MIN_TOKEN_LENGTH = 16
 """An onboarding token is a bearer secret: 96 bits in base64url at the least."""
@@ -33,8 +46,20 @@ def links_of(context: AdapterContext) -> dict[PeerId, Link]:
         except ConfigError as problem:
             problems += problem.problems
             continue
-        digest = sha256_hex(peer.token.encode()) if peer.token else ""
-        links[peer.id] = Link(peer, dialect, _groups(peer, context, problems), onboarding_sha256=digest)
+        address = str(peer.options.get("address", "")).rstrip("/")
+        # A token that came with an address is the peer's: it lets us in there, not the peer in here.
+        ours = dialect.onboarding == "register" and not address
+        digest = sha256_hex(peer.token.encode()) if peer.token and ours else ""
+        links[peer.id] = Link(
+            peer,
+            dialect,
+            _groups(peer, context, problems),
+            onboarding_sha256=digest,
+            address=address,
+            headers=_headers(peer, problems),
+        )
+        if dialect.onboarding == "provisioned":
+            problems += _provisioned_problems(peer, address)
     problems += _shared_tokens(links)
     if problems:
         raise ConfigError(tuple(problems))
@@ -53,6 +78,55 @@ def _peer_problems(peer: PeerSettings, context: AdapterContext) -> list[ConfigPr
         text = f"an onboarding token has {MIN_TOKEN_LENGTH} characters or more"
         problems.append(ConfigProblem("oscp.peer", "", 0, f"{where}.token", text))
     return problems
+
+
+def _provisioned_problems(peer: PeerSettings, address: str) -> Iterator[ConfigProblem]:
+    """A relation without registration stands in the configuration alone."""
+    for key, found in (
+        ("token", peer.token),
+        ("options.address", address),
+        (f"options.{TOKEN_OUT}", peer.options.get(TOKEN_OUT)),
+    ):
+        if not found:
+            text = f"needed with onboarding provisioned: {_MEANS[key]}"
+            yield ConfigProblem("oscp.peer", "", 0, f"peers[{peer.id}].{key}", text)
+
+
+def _headers(peer: PeerSettings, problems: list[ConfigProblem]) -> dict[str, str]:
+    """Headers that the peer wants with every call, a JSON object of names and values."""
+    path = peer.options.get("headers_file")
+    if not path:
+        return {}
+    try:
+        found = json.loads(Path(str(path)).read_text("utf-8"))
+    except (OSError, ValueError) as problem:
+        found = type(problem).__name__
+    if isinstance(found, dict) and all(
+        isinstance(v, str) and _HEADER_NAME.fullmatch(k) and _HEADER_VALUE.fullmatch(v) and k.lower() not in _OURS
+        for k, v in found.items()
+    ):
+        return found
+    where = f"peers[{peer.id}].options.headers_file"
+    text = f"a JSON object of header names and values, none of {', '.join(sorted(_OURS))}"
+    problems.append(ConfigProblem("oscp.peer", "", 0, where, text, str(path)))
+    return {}
+
+
+def token_out(peer: PeerSettings) -> str:
+    """The token that a provisioned peer gave us.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no token.
+    """
+    path = Path(str(peer.options.get(TOKEN_OUT, "")))
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, ValueError):
+        token = ""
+    if _HEADER_VALUE.fullmatch(token) and " " not in token:
+        return token
+    where = f"peers[{peer.id}].options.{TOKEN_OUT}"
+    raise ConfigError((ConfigProblem("oscp.peer", "", 0, where, "a file with the token that we show", str(path)),))
 
 
 def _groups(peer: PeerSettings, context: AdapterContext, problems: list[ConfigProblem]) -> dict[str, GroupBinding]:

@@ -68,17 +68,35 @@ def limit_of(
     """The limit of a forecast; None for ``OPTIMUM``, which is advice.
 
     Raises:
+        MalformedMessage: see :func:`blocks_of`.
+    """
+    return limit_in(forecast.type, blocks_of(forecast, binding, now=now, naive_zone=naive_zone), now=now)
+
+
+def blocks_of(
+    forecast: wire.UpdateGroupCapacityForecast,
+    binding: GroupBinding,
+    *,
+    now: datetime,
+    naive_zone: tzinfo | None = None,
+) -> tuple[Block, ...]:
+    """The blocks of a forecast of any type.
+
+    Raises:
         MalformedMessage: a time without zone, an end not after its start, or a block beyond the
             horizon.
     """
-    horizon = PRIMARY_HORIZON
     stream = _STREAMS.get(forecast.type)
-    if stream is not None and stream[1] is BlockKind.FALLBACK:
-        horizon = FALLBACK_HORIZON
-    blocks = tuple(
-        _block(block, binding, index, now + horizon, naive_zone)
-        for index, block in enumerate(forecast.forecasted_blocks)
+    is_fallback = stream is not None and stream[1] is BlockKind.FALLBACK
+    horizon = now + (FALLBACK_HORIZON if is_fallback else PRIMARY_HORIZON)
+    return tuple(
+        _block(block, binding, index, horizon, naive_zone) for index, block in enumerate(forecast.forecasted_blocks)
     )
+
+
+def limit_in(type_: ForecastType, blocks: tuple[Block, ...], *, now: datetime) -> Limit | None:
+    """What blocks of a forecast of this type limit; None for advice."""
+    stream = _STREAMS.get(type_)
     if stream is None:
         return None
     flags = []
@@ -153,6 +171,7 @@ def _value(block: wire.ForecastedBlock, duration: timedelta) -> int:
 
 # --- out ------------------------------------------------------------------------------------
 
+_POWER = "power_w"
 _REGISTERS = {
     "energy_import_wh": wire.EnergyDirection.IMPORT,
     "energy_export_wh": wire.EnergyDirection.EXPORT,
@@ -162,15 +181,44 @@ _REGISTERS = {
 def group_measurements(
     group: str, values: Sequence[Mapping[str, Json]], unit: wire.EnergyUnit
 ) -> wire.UpdateGroupMeasurements:
-    """Registers of a group, phases together.
+    """Registers of a group, phases together; momentary values are left out.
 
     ``values``: ``quantity`` (``energy_import_wh`` or ``energy_export_wh``), ``value`` in Wh,
-    ``measured_at``, ``scope`` (``TOTAL`` when absent).
+    ``measured_at``, ``scope`` (``TOTAL`` when absent), ``since`` for a register that began with a
+    session.
 
     Raises:
         KeyError, TypeError, ValueError: not such a value: a bug of ours.
     """
-    return wire.UpdateGroupMeasurements(group_id=group, measurements=tuple(_register(v, unit) for v in values))
+    registers = [v for v in values if v["quantity"] != _POWER]
+    return wire.UpdateGroupMeasurements(group_id=group, measurements=tuple(_register(v, unit) for v in registers))
+
+
+def wanted(values: Sequence[Mapping[str, Json]], configuration: Sequence[str]) -> list[Mapping[str, Json]]:
+    """What a peer with this measurement configuration wants to be told. No wish: registers that never restart."""
+    intermittent = wire.MeasurementConfiguration.INTERMITTENT in configuration
+    continuous = wire.MeasurementConfiguration.CONTINUOUS in configuration or not intermittent
+    return [v for v in values if (intermittent if "since" in v else continuous)]
+
+
+def asset_measurements(
+    group: str, values: Sequence[Mapping[str, Json]], category: str, unit: Unit
+) -> wire.UpdateAssetMeasurements | None:
+    """The whole group as one asset that is named like it: its momentary power. None where it is unknown."""
+    power = next((v for v in values if v["quantity"] == _POWER), None)
+    if power is None:
+        return None
+    watts = Decimal(_integer(power["value"]))
+    momentary = wire.InstantaneousMeasurement(
+        value=watts / 1000 if unit is Unit.KW else watts,
+        phase=Phase.ALL,
+        unit=unit,
+        measure_time=parse_rfc3339(str(power["measured_at"])),
+    )
+    asset = wire.AssetMeasurement(
+        asset_id=group, asset_category=wire.AssetCategory(category), instantaneous_measurement=momentary
+    )
+    return wire.UpdateAssetMeasurements(group_id=group, measurements=(asset,))
 
 
 def _register(value: Mapping[str, Json], unit: wire.EnergyUnit) -> wire.EnergyMeasurement:
@@ -182,6 +230,22 @@ def _register(value: Mapping[str, Json], unit: wire.EnergyUnit) -> wire.EnergyMe
         direction=_REGISTERS[str(value["quantity"])],
         energy_type=wire.EnergyType(str(value.get("scope", "TOTAL"))),
         measure_time=parse_rfc3339(str(value["measured_at"])),
+        initial_measure_time=parse_rfc3339(str(value["since"])) if "since" in value else None,
+    )
+
+
+def wanted_capacity(
+    group: str, type_: str, blocks: Sequence[Mapping[str, Json]], phases: tuple[SitePhase, SitePhase, SitePhase]
+) -> wire.AdjustGroupCapacityForecast:
+    """The capacity that we would like, in total. ``blocks`` as in :func:`compliance_error`.
+
+    Raises:
+        KeyError, TypeError, ValueError: not such a block: a bug of ours.
+    """
+    return wire.AdjustGroupCapacityForecast(
+        group_id=group,
+        type=ForecastType(type_),
+        forecasted_blocks=tuple(_block_out(block, phases) for block in blocks),
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from fastapi import FastAPI, Request, Response
@@ -18,10 +19,15 @@ from starlette.exceptions import HTTPException
 
 from adapters.oscp import wire
 from adapters.oscp.carrier import Caller, CallerFactory, Carrier
-from adapters.oscp.core import BASE_PATH, METHODS, SPELLINGS, Core, Credential, Link, reference
-from adapters.oscp.core import Request as OscpRequest
+from adapters.oscp.core import METHODS, SPELLINGS, Core
+from adapters.oscp.keeper import Keeper
+from adapters.oscp.link import BASE_PATH, Credential, Link, reference
+from adapters.oscp.link import Request as OscpRequest
+from adapters.oscp.operator import TOKEN_BYTES, Operator
 from adapters.oscp.relations import Relations
-from adapters.oscp.settings import key_file, links_of
+from adapters.oscp.segments import TooLarge, TooMany
+from adapters.oscp.session import Relation, State
+from adapters.oscp.settings import key_file, links_of, token_out
 from adapters.oscp.vault import Vault, open_vault
 from gateway.domain.errors import (
     DomainError,
@@ -35,6 +41,7 @@ from gateway.domain.errors import (
     UnknownGroup,
 )
 from gateway.domain.events import MessageRefused
+from gateway.domain.evidence import sha256_hex
 from gateway.domain.ids import PeerId
 from gateway.kit.asgi import BodyTooLarge, peer_from, read_body
 from gateway.kit.http_client import HttpCaller
@@ -44,9 +51,6 @@ from gateway.ports.gate import Verdict
 from gateway.ports.grid import PeerSettings
 
 log = logging.getLogger("gridgate.oscp")
-
-TOKEN_BYTES = 48
-"""Of the tokens that we hand out; 64 characters."""
 
 REFUSALS_PER_MINUTE = 60
 """Recorded per listener for callers without a valid token: strangers must not fill the log."""
@@ -59,6 +63,8 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "oscp.no-such-endpoint": 404,
     "oscp.method": 405,
     BodyTooLarge.code: 413,
+    TooLarge.code: 413,
+    TooMany.code: 429,
     "oscp.media-type": 415,
     "oscp.no-common-version": 501,
     "oscp.not-supported": 501,
@@ -100,6 +106,7 @@ class OscpRunning:
         self._relations = Relations(context, self._links)
         self._key_file = key_file(context)
         self._carrier: Carrier | None = None
+        self._operator: Operator | None = None
         self._beats: list[asyncio.Task[None]] = []
         self._apps = {name: Routes(context, self._relations) for name in self._listeners()}
 
@@ -114,6 +121,11 @@ class OscpRunning:
         return self._carrier
 
     @property
+    def operator(self) -> Operator | None:
+        """Starts what is ours to start; there is none before ``start``."""
+        return self._operator
+
+    @property
     def ports(self) -> Mapping[str, int]:
         """None of its own: the gateway runs the HTTP listeners."""
         return {}
@@ -125,8 +137,11 @@ class OscpRunning:
             ConfigError: the key file cannot be used.
         """
         vault = open_vault(self._key_file) if self._key_file else Vault(secrets.token_bytes(32))
-        self._relations.load()
-        self._carrier = Carrier(self._relations, self._context.clock, vault, self._callers)
+        self._relations.load(_provisioning(vault))
+        keeper = Keeper(self._relations, self._context.clock)
+        await keeper.serve()
+        operator = self._operator = Operator(self._relations, self._context.clock, vault)
+        self._carrier = Carrier(self._relations, self._context.clock, vault, self._callers, operator)
         self._carrier.listen_at(self._public(urls))
         core = Core(
             links=self._links,
@@ -136,9 +151,10 @@ class OscpRunning:
             check_url=lambda peer, url: self._callers[peer].check_url(url),
         )
         for routes in self._apps.values():
-            routes.serve(core)
+            routes.serve(core, keeper)
         carrier = self._carrier
         self._beats = [asyncio.create_task(carrier.beat(link)) for link in self._links.values()]
+        self._beats.append(asyncio.create_task(keeper.run()))
 
     async def stop(self, grace_s: float) -> None:
         """Stop the heartbeats and close the lines."""
@@ -173,12 +189,14 @@ class Routes:
         self._clock = context.clock
         self._relations = relations
         self._core: Core | None = None
+        self._keeper: Keeper | None = None
         self._strangers = _Allowance(REFUSALS_PER_MINUTE)
         self.app = self._make_app()
 
-    def serve(self, core: Core) -> None:
+    def serve(self, core: Core, keeper: Keeper) -> None:
         """From now on requests are answered; before, all get 503."""
         self._core = core
+        self._keeper = keeper
 
     def _make_app(self) -> FastAPI:
         app = FastAPI(title="OSCP 2.0 Flexibility Provider", docs_url=None, redoc_url=None, openapi_url=None)
@@ -209,8 +227,8 @@ class Routes:
         return Response(status_code=204)
 
     async def _take(self, seen: _Seen) -> Verdict:
-        core = self._core
-        if core is None:
+        core, keeper = self._core, self._keeper
+        if core is None or keeper is None:
             raise StoreError("starting; try again", code="oscp.starting")
         headers = _headers(seen.request)
         seen.link, credential = core.authenticate(headers, seen.info)
@@ -218,14 +236,15 @@ class Routes:
         seen.body = await read_body(seen.request.scope, seen.request.receive)
         request = seen.to_oscp(headers)
         link = seen.link
-        if credential is Credential.PENDING:
-            await self._relations.promote(link)
-            credential = Credential.CURRENT
+        if credential in (Credential.PENDING, Credential.OFFERED):
+            credential = await self._relations.promote(link, credential)
         link.let_time_pass(seen.at)
-        if seen.endpoint == "update_group_capacity_forecast":
-            # Changes no relation, so forecasts need not wait for each other's commit.
+        if seen.endpoint == "update_group_capacity_forecast" and not _SEGMENTED & headers.keys() and not link.asks:
+            # Changes nothing of the adapter's, so forecasts need not wait for each other's commit.
             return await self._relations.take(link, core.decide(link, credential, request), request)
         async with self._relations.lock(link):
+            # What is overdue is over, also where the timer has not come to it.
+            await keeper.serve_link(link)
             return await self._relations.take(link, core.decide(link, credential, request), request)
 
     def _refuse(self, seen: _Seen, problem: GatewayError) -> Response:
@@ -311,7 +330,25 @@ class _Allowance:
 
 
 _UNAVAILABLE = "temporarily unavailable"
-_ONCE = ("authorization", "x-request-id", "x-correlation-id", "content-type")
+_SEGMENTED = frozenset({"x-segment-index", "x-segment-count"})
+_ONCE = ("authorization", "x-request-id", "x-correlation-id", "content-type", *sorted(_SEGMENTED))
+
+
+def _provisioning(vault: Vault) -> Callable[[Link, Relation], Relation]:
+    """Puts into a relation what stands in the configuration alone, for peers that do not register."""
+
+    def provisioned(link: Link, stored: Relation) -> Relation:
+        if link.dialect.onboarding != "provisioned":
+            return stored
+        return replace(
+            stored,
+            state=State.REGISTERED if stored.state in (State.UNREGISTERED, State.ENDED) else stored.state,
+            token_in_sha256=sha256_hex(link.settings.token.encode()),
+            token_out_sealed=vault.seal(token_out(link.settings), link.record("out")),
+            base_url=link.address,
+        )
+
+    return provisioned
 
 
 def _headers(request: Request) -> dict[str, str]:

@@ -7,15 +7,14 @@ increases as far as the ledger has room.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway.app import judge
 from gateway.app.ledger import (
     Balance,
     ending_in,
-    held_for_good_w,
+    fade,
     installed,
     is_below,
     latest,
@@ -24,33 +23,21 @@ from gateway.app.ledger import (
     send,
     share_schedule,
 )
-from gateway.app.limits import Picture, lowest_known_w, picture
-from gateway.app.state import Grant, Held, Sent, Session, Station, Work
-from gateway.domain.allocation import Ask, Binding, Filling, Limit, Place, Policy, allocate, round_down
+from gateway.app.limits import Picture, picture
+from gateway.app.loads import NOMINAL_DECIVOLTS, NOTHING
+from gateway.app.plan import Plan, desired_shares, facts_of, plan, station_of
+from gateway.app.state import Grant, Held, Sent, Work
+from gateway.domain.allocation import Binding
 from gateway.domain.effects import Command, Layer, Record
-from gateway.domain.errors import LocalError
 from gateway.domain.evidence import Json, Way, canonical, sha256_hex
-from gateway.domain.ids import CommandId, EvidenceId, NodeId, StationId
+from gateway.domain.ids import CommandId, EvidenceId, NodeId
 from gateway.domain.measurement import Quality, Quantity
-from gateway.domain.quantities import Watts
+from gateway.domain.quantities import Phase, Watts
 from gateway.domain.schedule import Schedule, build
-from gateway.domain.topology import ROOT, EvseFacts
-
-SITE = "@site"
-"""The virtual root in the allocator's words."""
+from gateway.domain.topology import ROOT
 
 MAX_CAUSES = 16
 """Causes named in one entry; the record behind it has all."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one decision is about. ``wanted[evse][k]`` W at ``picture.instants[k]``."""
-
-    picture: Picture
-    shares: Mapping[NodeId, int]
-    wanted: Mapping[NodeId, tuple[int, ...]]
-    fillings: tuple[Filling, ...]
 
 
 def decide(work: Work) -> None:
@@ -60,23 +47,17 @@ def decide(work: Work) -> None:
     _prune_all(work)
     shares = desired_shares(work, view)
     balance = _balance(work, view)
-    plan = _plan(work, view, shares, balance)
-    changed = _remember_targets(work, plan)
+    chosen = plan(work, view, shares, balance)
+    changed = _remember_targets(work, chosen)
     before, place = len(work.commands), len(work.evidence)
     decision = EvidenceId(work.new_id("dec"))
-    _tighten(work, plan, balance, decision)
-    _loosen(work, plan, _balance(work, view), decision)
-    _standing(work, plan, _balance(work, view))
+    _tighten(work, chosen, balance, decision)
+    if len(work.commands) > before:
+        balance = _balance(work, view)
+    _loosen(work, chosen, balance, decision)
+    _standing(work, chosen, balance)
     if changed or len(work.commands) > before:
-        _record(work, plan, decision, place)
-
-
-def facts_of(work: Work, evse: NodeId) -> EvseFacts:
-    """Facts of an EVSE leaf."""
-    facts = work.facts.tree.node(evse).evse
-    if facts is None:
-        raise LocalError(f"{evse} is no EVSE")
-    return facts
+        _record(work, chosen, decision, place)
 
 
 def drawn_w(work: Work, grant: Grant) -> int:
@@ -94,46 +75,12 @@ def drawn_w(work: Work, grant: Grant) -> int:
     return max(point.value, 0) if fresh else 0
 
 
-def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
-    """Safe shares that fit every static limit, every known block and every fallback (rule 7).
-
-    Where the configured ones do not fit, EVSEs keep theirs in order of priority and name, and the
-    rest fall to 0. Those that cannot be told come first, with what they may hold for good: the
-    others make room (rule 9). Load counts as it is counted now.
-    """
-    tree = work.facts.tree
-    room: dict[NodeId, int] = {}
-    for path in tree.nodes:
-        lowest_w = lowest_known_w(work, path)
-        if lowest_w is not None:
-            room[path] = lowest_w - view.loads[path]
-    stuck = {
-        node.path: held_for_good_w(grant) for node in tree.evses() if _is_deaf(work, grant := work.grant(node.path))
-    }
-    shares: dict[NodeId, int] = {}
-    ordered = sorted(tree.evses(), key=lambda n: (n.path not in stuck, -(n.evse.priority if n.evse else 0), n.path))
-    for node in ordered:
-        facts = facts_of(work, node.path)
-        wish = facts.safe_share_w if facts.safe_share_w is not None else 0
-        above = [a for a in tree.ancestors(node.path) if a in room]
-        fits = all(room[a] >= wish for a in above)
-        shares[node.path] = wish if fits else 0
-        for a in above:
-            room[a] -= max(shares[node.path], stuck.get(node.path, 0))
-    return shares
-
-
-def _is_deaf(work: Work, grant: Grant) -> bool:
-    """Whether an EVSE holds a share and does not take another now."""
-    told = grant.uncommandable_since is None and _station(work, grant.evse).connected
-    return grant.share.confirmed is not None and not told
-
-
 def _prune_all(work: Work) -> None:
     for grant in tuple(work.grants.values()):
-        session = prune(grant.session, work.now, work.settings)
-        if session is not grant.session:
-            work.set_grant(replace(grant, session=session))
+        share = fade(grant.share, work.now)
+        session = prune(fade(grant.session, work.now), work.now, work.settings)
+        if session is not grant.session or share is not grant.share:
+            work.set_grant(replace(grant, share=share, session=session))
 
 
 def _balance(work: Work, view: Picture) -> Balance:
@@ -142,67 +89,6 @@ def _balance(work: Work, view: Picture) -> Balance:
         grant = work.grant(node.path)
         balance.count_in(node.path, balance.cases(grant, facts_of(work, node.path), drawn_w(work, grant)))
     return balance
-
-
-def _asks(work: Work, grant: Grant) -> Session | None:
-    """The session that may be given more than the share, if its station can be commanded."""
-    session = work.sessions.get(grant.evse)
-    if session is None or grant.lying or grant.uncommandable_since is not None:
-        return None
-    return session if _station(work, grant.evse).connected else None
-
-
-def _station(work: Work, evse: NodeId) -> Station:
-    station = facts_of(work, evse).station
-    return work.stations.get(station) or Station(StationId(station))
-
-
-def _plan(work: Work, view: Picture, shares: Mapping[NodeId, int], balance: Balance) -> Plan:
-    fillings = tuple(_fill(work, view, shares, balance, k) for k in range(balance.count))
-    rounded = [round_down(filling) for filling in fillings]
-    wanted = {NodeId(evse): tuple(values[evse] for values in rounded) for evse in (rounded[0] if rounded else {})}
-    return Plan(view, shares, wanted, fillings)
-
-
-def _fill(work: Work, view: Picture, shares: Mapping[NodeId, int], balance: Balance, k: int) -> Filling:
-    tree = work.facts.tree
-    fixed = {path: float(load) for path, load in view.own_loads.items()}
-    asks = []
-    for node in tree.evses():
-        grant, facts = work.grant(node.path), facts_of(work, node.path)
-        session = _asks(work, grant)
-        if session is None:
-            fixed[node.path] = float(balance.by_evse[node.path][k])
-        else:
-            asks.append(_ask(node.path, facts, session, shares[node.path], node.import_max_w))
-    places = [Place(SITE, None)]
-    places += [
-        Place(
-            path,
-            tree.node(path).parent or SITE,
-            limits_w=tuple(Limit(b.label, float(b.value_w)) for b in view.bounds[path][k]),
-            fixed_w=fixed.get(path, 0.0),
-        )
-        for path in tree.nodes
-    ]
-    return allocate(places, asks, Policy.WEIGHTED_MAX_MIN)
-
-
-def _ask(evse: NodeId, facts: EvseFacts, session: Session, share_w: int, own_limit: int | None) -> Ask:
-    most = min(v for v in (facts.max_w, session.max_w, own_limit) if v is not None)
-    least = max(facts.min_w, share_w)
-    if session.wants_power is False:
-        most = min(most, least)
-    return Ask(
-        id=evse,
-        place=evse,
-        max=float(max(most, share_w)),
-        min=float(min(least, max(most, share_w))),
-        weight=float(facts.weight),
-        priority=facts.priority,
-        deadline=session.departure_at.timestamp() if session.departure_at is not None else None,
-        keep=share_w > 0,
-    )
 
 
 def _remember_targets(work: Work, plan: Plan) -> bool:
@@ -234,7 +120,9 @@ def _binding_words(work: Work, evse: NodeId, binding: Binding | None) -> tuple[s
         return "DEMAND", evse, ""
     if binding.kind == "not_admitted":
         return "NOT_ADMITTED", evse, ""
-    envelope_id = binding.label.removeprefix("envelope:") if binding.label.startswith("envelope:") else ""
+    # Labels are ``limit_w``, ``limit_a:L1``, ``envelope:<id>`` and ``envelope:<id>:L1``.
+    kind, _, rest = binding.label.partition(":")
+    envelope_id = rest.partition(":")[0] if kind == "envelope" else ""
     if not envelope_id:
         return f"STATIC_NODE {binding.place}:{binding.label}", NodeId(binding.place), ""
     envelope = work.envelopes.get(envelope_id)
@@ -262,7 +150,7 @@ def _count_curtailed(work: Work, grant: Grant) -> None:
 def _schedule(work: Work, plan: Plan, evse: NodeId) -> Schedule:
     """The running minimum over the coming edges, cut early, ending in the share (rules 3 to 5)."""
     guard = timedelta(seconds=work.settings.guard_s)
-    end = work.now + timedelta(seconds=work.settings.validity_s)
+    end = min(work.now + timedelta(seconds=work.settings.validity_s), plan.picture.until - 2 * guard)
     share = plan.shares[evse]
     points: list[tuple[datetime, Watts]] = []
     value = max(plan.wanted[evse][0], share)
@@ -283,7 +171,7 @@ def _tighten(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> 
     """Send every decrease that is due: all of them, at once."""
     over = balance.exceeded()
     for node in work.facts.tree.evses():
-        grant, station = work.grant(node.path), _station(work, node.path)
+        grant, station = work.grant(node.path), station_of(work, node.path)
         if not station.connected:
             continue
         pressed = any(above in over for above in work.facts.tree.ancestors(node.path))
@@ -311,8 +199,11 @@ def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId,
     if current is None:
         return
     if evse not in plan.wanted:
-        if due or plan.shares[evse] < current.floor_w:
-            least = ending_in(lowest(held, work.now), plan.shares[evse])
+        # It is not asked for anything more; where a limit needs it, it falls to its share.
+        least = ending_in(lowest(held, work.now), plan.shares[evse])
+        if pressed:
+            least = lowest((least, share_schedule(plan.shares[evse])), work.now)
+        if due or is_below(least, current, work.now):
             _command(work, grant, Layer.SESSION, least, decision, tightens=True)
         return
     target = _schedule(work, plan, evse)
@@ -332,7 +223,7 @@ def _unresolved(held: Held) -> bool:
 
 def _unsynced(work: Work, grant: Grant) -> bool:
     """Whether this connection has not been told the share yet (reconciliation after a reconnect)."""
-    station = _station(work, grant.evse)
+    station = station_of(work, grant.evse)
     if grant.share.confirmed_at is not None and grant.share.confirmed_at >= station.since:
         return False
     return not any(sent.generation == station.generation for sent in grant.share.maybe)
@@ -340,7 +231,7 @@ def _unsynced(work: Work, grant: Grant) -> bool:
 
 def _session_unsynced(work: Work, grant: Grant) -> bool:
     """Whether this connection has not been told the session's schedule yet: it may be lost."""
-    station = _station(work, grant.evse)
+    station = station_of(work, grant.evse)
     if grant.session.confirmed_at is not None and grant.session.confirmed_at >= station.since:
         return False
     return not any(sent.generation == station.generation for sent in grant.session.maybe)
@@ -353,17 +244,14 @@ def _loosen(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> N
         grant = work.grant(evse)
         if evse not in plan.wanted or grant.session.waits() or grant.share.confirmed is None:
             continue
-        target = _schedule(work, plan, evse)
-        before = balance.cases(grant, facts_of(work, evse), drawn_w(work, grant))
-        fitting = _fit(work, plan, evse, target, before, balance.room(evse))
+        fitting = _fit(work, plan, evse, _schedule(work, plan, evse), balance.ceiling(evse))
         if not _worth_it(work, grant, fitting):
             continue
         _command(work, grant, Layer.SESSION, fitting, decision, tightens=False)
-        after = balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, work.grant(evse)))
-        balance.add(evse, [b - a for a, b in zip(before, after, strict=True)])
+        balance.count_in(evse, balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, grant)))
 
 
-def _fit(work: Work, plan: Plan, evse: NodeId, target: Schedule, before: list[int], room: list[int]) -> Schedule:
+def _fit(work: Work, plan: Plan, evse: NodeId, target: Schedule, ceiling: list[int]) -> Schedule:
     """The target capped so that the sum of worst cases keeps every limit at every edge."""
     least = facts_of(work, evse).min_w
     share = plan.shares[evse]
@@ -372,7 +260,7 @@ def _fit(work: Work, plan: Plan, evse: NodeId, target: Schedule, before: list[in
     caps: dict[datetime, int] = dict.fromkeys((work.now, *(e for e in target.edges if e > work.now)), 2**53)
     for k, instant in enumerate(plan.picture.instants):
         at = max(instant - guard, work.now)
-        caps[at] = min(caps.get(at, 2**53), before[k] + max(room[k], 0))
+        caps[at] = min(caps.get(at, 2**53), ceiling[k])
     points: list[tuple[datetime, Watts]] = []
     value = target.at(work.now)
     for at in sorted(caps):
@@ -405,7 +293,7 @@ def _command(
     work: Work, grant: Grant, layer: Layer, schedule: Schedule, decision: EvidenceId, *, tightens: bool
 ) -> None:
     """Enter a command into ``maybe``, seal its intent, hand it out (rule 1: durable before sent)."""
-    station = _station(work, grant.evse)
+    station = station_of(work, grant.evse)
     session = work.sessions.get(grant.evse)
     version = grant.version + 1
     command = CommandId(work.new_id("cmd"))
@@ -448,26 +336,43 @@ def _command(
 
 def _standing(work: Work, plan: Plan, balance: Balance) -> None:
     """Open and close standing violations: what exceeds a limit now although all is at its floor."""
-    now_over = {str(path): over[0] for path, over in balance.exceeded().items() if over[0] > 0}
+    sizes = {
+        _standing_key(path, phase): excess if phase is None else max(1, excess * NOMINAL_DECIVOLTS // 10_000)
+        for (path, phase), excess in balance.excess_now().items()
+    }
     before = work.control.standing
-    for path in sorted({*before, *now_over}):
-        size = now_over.get(path, 0)
-        if (path in before) != bool(size) or size > before.get(path, 0) + 1_000:
-            load_alone = plan.picture.loads[NodeId(path)] > (plan.picture.limit_w(NodeId(path), 0) or 0)
-            work.seal(
-                "violation.standing" if size else "violation.ended",
-                subject={"node": path},
-                cause=tuple(work.causes[:MAX_CAUSES]),
-                body={"excess_w": size, "load_w": plan.picture.loads[NodeId(path)]},
-                reason="LOAD_EXCEEDS_LIMIT" if load_alone else "DECREASE_UNCONFIRMED" if size else "",
-            )
-    if now_over != before:
-        kept = {path: max(size, before.get(path, 0)) for path, size in now_over.items()}
+    for text in sorted({*before, *sizes}):
+        size = sizes.get(text, 0)
+        if (text in before) != bool(size) or size > before.get(text, 0) + 1_000:
+            _seal_standing(work, plan, text, size)
+    if sizes != before:
+        kept = {text: max(size, before.get(text, 0)) for text, size in sizes.items()}
         if kept != before:
             work.set_control(standing=kept)
     for path in sorted({e.node for e in work.envelopes.values() if e.node in plan.picture.loads}):
         below = sum(plan.shares[evse.path] for evse in work.facts.tree.evses(path))
-        judge.complain(work, path, plan.picture.loads[path] + below)
+        judge.complain(work, path, plan.picture.loads[path].power_w + below)
+
+
+def _standing_key(path: NodeId, phase: Phase | None) -> str:
+    """``main`` for power, ``main@L1`` for a phase."""
+    return path if phase is None else f"{path}@{phase}"
+
+
+def _seal_standing(work: Work, plan: Plan, key: str, size_w: int) -> None:
+    path, _, phase = key.partition("@")
+    load = plan.picture.loads.get(NodeId(path), NOTHING)
+    of_phase = Phase(phase) if phase else None
+    counted = load.power_w if of_phase is None else load.current_ma(of_phase)
+    limit = plan.picture.limit(NodeId(path), 0, of_phase) if path in plan.picture.bounds else None
+    reason = "LOAD_EXCEEDS_LIMIT" if counted > (limit or 0) else "DECREASE_UNCONFIRMED" if size_w else ""
+    work.seal(
+        "violation.standing" if size_w else "violation.ended",
+        subject={"node": path},
+        cause=tuple(work.causes[:MAX_CAUSES]),
+        body={"excess_w": size_w, "load_w": load.power_w, **({"phase": phase} if phase else {})},
+        reason=reason,
+    )
 
 
 def _record(work: Work, plan: Plan, decision: EvidenceId, place: int) -> None:
@@ -512,9 +417,12 @@ def _document(work: Work, plan: Plan, decision: EvidenceId) -> Json:
         "instants": [_text(t) for t in plan.picture.instants],
         "nodes": {
             path: {
-                "load_w": plan.picture.loads[path],
+                "load_w": plan.picture.loads[path].power_w,
                 "limits": [
-                    [{"label": b.label, "w": b.value_w, "revision": b.revision} for b in bounds]
+                    [
+                        {"label": b.label, "w" if b.phase is None else "ma": b.value, "revision": b.revision}
+                        for b in bounds
+                    ]
                     for bounds in plan.picture.bounds[path]
                 ],
             }

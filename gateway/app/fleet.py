@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway.app import judge, ledger
-from gateway.app.decide import facts_of
+from gateway.app.plan import facts_of
 from gateway.app.state import Grant, Held, Point, Session, Station, Work
 from gateway.domain import events as ev
 from gateway.domain.ids import EvidenceId, NodeId, SessionId, StationId
@@ -28,8 +28,19 @@ def station_connected(work: Work, event: ev.StationConnected) -> None:
     work.stations[event.station] = Station(
         id=event.station, generation=event.generation, connected=True, protocol=event.protocol, since=work.now
     )
-    for grant in _grants_of(work, event.station):
-        work.set_grant(replace(line_lost(grant, work.now), uncommandable_since=None, retry_at=None))
+    skew_s = event.clock_skew_s
+    for known in _grants_of(work, event.station):
+        wrong = known.wrong_clock if skew_s is None else abs(skew_s) > work.settings.guard_s
+        if wrong and not known.wrong_clock:
+            work.seal(
+                "device.clock_wrong",
+                subject={"evse": known.evse, "node": known.evse, "station": event.station},
+                cause=(sealed,),
+                body={"skew_s": skew_s},
+                reason="CLOCK_SKEW",
+            )
+        grant = replace(line_lost(known, work.now), uncommandable_since=None, retry_at=None, wrong_clock=wrong)
+        work.set_grant(grant)
     work.dirty = True
 
 
@@ -147,7 +158,23 @@ def _clear_session(work: Work, evse: NodeId) -> None:
     """Forget the session. Commands still on the wire stay possible until they are resolved."""
     work.sessions.pop(evse, None)
     grant = work.grant(evse)
-    work.set_grant(replace(grant, session=_while_it_lasts(work, evse, "session", grant.session)))
+    work.set_grant(_settling(work, replace(grant, session=_while_it_lasts(work, evse, "session", grant.session))))
+
+
+def _settling(work: Work, grant: Grant) -> Grant:
+    """The grant, remembering what its EVSE might draw until now if that was more.
+
+    Kept until no fresh sample can be as old; a value that a later and larger one covers is dropped.
+    """
+    before = work.grant(grant.evse)
+    facts, settings = facts_of(work, grant.evse), work.settings
+    at = work.now - timedelta(seconds=settings.settle_s)
+    was_w = ledger.worst_case_w(before, facts, at, settings, 0)
+    if was_w <= ledger.worst_case_w(ledger.followed(grant), facts, at, settings, 0):
+        return grant
+    gone = work.now - timedelta(seconds=settings.fresh_s)
+    kept = tuple((until, watts) for until, watts in before.settling if until > gone and watts > was_w)
+    return replace(grant, settling=(*kept, (work.now + timedelta(seconds=settings.settle_s), was_w)))
 
 
 def command_answered(work: Work, event: ev.CommandAnswered) -> None:
@@ -163,8 +190,7 @@ def command_answered(work: Work, event: ev.CommandAnswered) -> None:
         return
     match event.outcome:
         case ev.Outcome.ACCEPTED:
-            ordered, dead = event.ordered, work.settings.dead_frame_s
-            held = ledger.accept(held, event.command, work.now, ordered=ordered, dead_frame_s=dead)
+            held = ledger.accept(held, event.command, work.now, ordered=event.ordered, settings=work.settings)
             grant = replace(grant, uncommandable_since=None, retry_at=None)
         case ev.Outcome.SUPERSEDED | ev.Outcome.NOT_SENT:
             held = ledger.drop(held, event.command)
@@ -174,7 +200,27 @@ def command_answered(work: Work, event: ev.CommandAnswered) -> None:
         case ev.Outcome.TIMEOUT | ev.Outcome.DISCONNECTED:
             held = ledger.unresolved(held, event.command)
             grant = _uncommandable(work, grant, sealed)
-    work.set_grant(_with(grant, layer, _while_it_lasts(work, event.evse, layer, held)))
+    work.set_grant(_settling(work, _with(grant, layer, _while_it_lasts(work, event.evse, layer, held))))
+    work.dirty = True
+
+
+def claim_refuted(work: Work, event: ev.ClaimRefuted) -> None:
+    """A station allows more than it accepted: it counts at its most, until it proves a limit."""
+    grant = work.grants.get(event.evse)
+    station = None if grant is None else work.stations.get(facts_of(work, event.evse).station)
+    if grant is None or station is None or station.generation != event.generation:
+        return
+    if grant.share.confirmed is None and grant.uncommandable_since is not None:
+        return
+    sealed = work.seal(
+        "device.unproven",
+        subject={"evse": event.evse, "node": event.evse, "station": station.id},
+        body=dict(event.detail),
+        reason="DEVICE_UNCOMMANDABLE",
+    )
+    work.causes.append(sealed)
+    grant = replace(grant, share=replace(grant.share, confirmed=None))
+    work.set_grant(_uncommandable(work, grant, sealed))
     work.dirty = True
 
 
@@ -242,16 +288,21 @@ def expire_answers(work: Work) -> None:
 
 
 def has_due(work: Work) -> bool:
-    """Whether a retry is due. Renewals are seen by the periodic decision while sessions run."""
-    return any(g.retry_at is not None and work.now >= g.retry_at for g in _connected_grants(work))
+    """Whether a retry is due, or a car has had its time to follow. Renewals are seen by the periodic decision."""
+    return any(
+        (g.retry_at is not None and work.now >= g.retry_at)
+        or any(left.until <= work.now for held in (g.share, g.session) for left in held.fading)
+        for g in _connected_grants(work)
+    )
 
 
 def deadlines(work: Work) -> list[datetime]:
-    """When answers and retries are due."""
+    """When answers and retries are due, and when replaced schedules are left."""
     out = []
     confirm = timedelta(seconds=work.settings.confirm_s)
     for grant in _connected_grants(work):
         out += [s.sent_at + confirm for held in (grant.share, grant.session) for s in held.maybe if s.open]
+        out += [left.until for held in (grant.share, grant.session) for left in held.fading]
         if grant.retry_at is not None:
             out.append(grant.retry_at)
     return out
@@ -279,13 +330,13 @@ def check_draws(work: Work) -> None:
         point = work.points.get((grant.evse, Quantity.P))
         if point is None or grant.lying or grant.share.confirmed is None:
             continue
-        facts = facts_of(work, grant.evse)
+        if work.now - point.measured_at > timedelta(seconds=settings.fresh_s):
+            continue  # what held so long ago is not remembered
         settle = timedelta(seconds=settings.settle_s)
-        last = max(h.confirmed_at or point.measured_at for h in (grant.share, grant.session))
-        allowed = ledger.worst_case_w(grant, facts, point.measured_at - settle, settings, 0)
-        slack = max(settings.lying_w, allowed * settings.lying_pct // 100)
-        settled = point.measured_at >= last + settle
-        if settled and point.value > allowed + slack:
+        read_at = point.measured_at - settle
+        allowed = ledger.worst_case_w(grant, facts_of(work, grant.evse), read_at, settings, 0)
+        allowed = max(allowed, *(watts for until, watts in grant.settling if point.measured_at < until), 0)
+        if point.value > allowed + max(settings.lying_w, allowed * settings.lying_pct // 100):
             work.causes.append(
                 work.seal(
                     "device.lying",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from gateway.app import registers
 from gateway.app.envelopes import limits_at
 from gateway.app.limits import as_watts, surroundings
 from gateway.app.state import AppliedStep, Session, Work
@@ -20,7 +21,7 @@ from gateway.domain.lifecycle import State
 from gateway.domain.measurement import Quality, Quantity
 from gateway.domain.quantities import Dimension, Direction, WattHours
 from gateway.domain.timeline import EPOCH, Interval, rfc3339
-from gateway.domain.topology import NodeKind, Tree
+from gateway.domain.topology import NodeKind
 
 KEEP = timedelta(minutes=20)
 """How long samples and limits stay in memory: longer than any window plus its late data."""
@@ -186,7 +187,7 @@ def report_due(work: Work) -> None:
         if work.now < last + period:
             continue
         for node in nodes:
-            values = _registers(work, node)
+            values = registers.values_of(work, node, last)
             if values:
                 work.owe(
                     PeerId(source),
@@ -267,7 +268,8 @@ def conclude(work: Work, session: Session, ended_at: datetime, meter_wh: WattHou
     """Seal the outcome of a session: asked, delivered, curtailed per cause."""
     delivered = None
     if meter_wh is not None and session.meter_start_wh is not None:
-        delivered = meter_wh - session.meter_start_wh
+        delivered = WattHours(meter_wh - session.meter_start_wh)
+    registers.note_finished(work, session, ended_at, delivered)
     asked = session.asked_wh
     work.seal(
         "session.outcome",
@@ -282,37 +284,6 @@ def conclude(work: Work, session: Session, ended_at: datetime, meter_wh: WattHou
             "curtailed_wh": {label: mws // 3_600_000 for label, mws in sorted(session.curtailed_mws.items())},
         },
     )
-
-
-def _registers(work: Work, node: NodeId) -> list[Json]:
-    out: list[Json] = []
-    for quantity in (Quantity.E_IMPORT, Quantity.E_EXPORT):
-        point = work.points.get((node, quantity))
-        if point is not None and point.quality is Quality.GOOD:
-            out.append(
-                {
-                    "quantity": quantity.value,
-                    "value": point.value,
-                    "measured_at": rfc3339(point.measured_at),
-                    "scope": "TOTAL",
-                }
-            )
-    flexible = flexible_register_wh(work, work.facts.tree, node)
-    if out and flexible is not None:
-        value, at = flexible
-        out.append(
-            {"quantity": Quantity.E_IMPORT.value, "value": value, "measured_at": rfc3339(at), "scope": "FLEXIBLE"}
-        )
-    return out
-
-
-def flexible_register_wh(work: Work, tree: Tree, node: NodeId) -> tuple[int, datetime] | None:
-    """Sum of the EVSE registers below a node and the oldest of their times; None if one is unknown."""
-    points = [work.points.get((evse.path, Quantity.E_IMPORT)) for evse in tree.evses(node)]
-    known = [p for p in points if p is not None]
-    if not known or len(known) != len(points):
-        return None
-    return sum(p.value for p in known), min(p.measured_at for p in known)
 
 
 def _tighter(value: int | None, before: int | None) -> bool:

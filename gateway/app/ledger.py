@@ -8,15 +8,17 @@ of worst cases fits every ancestor at every coming edge; a decrease may always b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway.app.limits import Picture
-from gateway.app.state import Grant, Held, Sent, Settings
+from gateway.app.state import Fading, Grant, Held, Sent, Settings
+from gateway.domain.errors import LocalError
 from gateway.domain.ids import CommandId, NodeId
-from gateway.domain.quantities import Watts
+from gateway.domain.quantities import Phase, Watts
 from gateway.domain.schedule import Schedule, build, constant
+from gateway.domain.timeline import EPOCH
 from gateway.domain.topology import EvseFacts, Tree
 
 
@@ -24,10 +26,13 @@ def worst_case_w(grant: Grant, facts: EvseFacts, at: datetime, settings: Setting
     """The most the EVSE could draw at ``at``, W. ``drawn_w``: what it is measured to draw now."""
     if grant.lying or grant.share.confirmed is None:
         return max(facts.max_w, drawn_w)
-    read = at - timedelta(seconds=settings.guard_s)
+    read = EPOCH if grant.wrong_clock else at - timedelta(seconds=settings.guard_s)
     values = [grant.share.confirmed.floor_w, drawn_w]
     values += [sent.schedule.floor_w for sent in grant.share.maybe]
     values += [schedule.at(read) for schedule in installed(grant.session)]
+    values += [
+        left.schedule.at(read) for held in (grant.share, grant.session) for left in held.fading if at < left.until
+    ]
     return max(values)
 
 
@@ -43,8 +48,14 @@ def held_for_good_w(grant: Grant) -> int:
 
 
 def latest(held: Held) -> Schedule | None:
-    """The schedule we last asked for that may still count, else the confirmed one."""
-    return held.maybe[-1].schedule if held.maybe else held.confirmed
+    """The schedule we last asked for that may still count.
+
+    What an old connection carried may be older than what was confirmed since.
+    """
+    asked = held.maybe[-1] if held.maybe else None
+    if asked is None or (held.confirmed is not None and asked.version < held.confirmed_version):
+        return held.confirmed
+    return asked.schedule
 
 
 def lowest(schedules: Iterable[Schedule], now: datetime) -> Schedule:
@@ -71,12 +82,13 @@ def send(held: Held, sent: Sent) -> Held:
     return replace(held, maybe=(*held.maybe, replace(sent, alone=not held.waits())))
 
 
-def accept(held: Held, command: CommandId, now: datetime, *, ordered: bool, dead_frame_s: int) -> Held:
+def accept(held: Held, command: CommandId, now: datetime, *, ordered: bool, settings: Settings) -> Held:
     """The layer after ``command`` was accepted (ledger rule 8).
 
     It resolves what was sent before it on the same connection, when order is certain or nothing
     else was open. What older connections carried stays until it ends by itself; a share has no
-    end, so frames of a dead connection count for ``dead_frame_s``.
+    end, so frames of a dead connection count for ``dead_frame_s``. What is replaced counts until a
+    car has had its time to follow.
     """
     hit = next((sent for sent in held.maybe if sent.command == command), None)
     if hit is None:
@@ -89,10 +101,16 @@ def accept(held: Held, command: CommandId, now: datetime, *, ordered: bool, dead
             return False
         if sent.generation == hit.generation:
             return not (ordered or hit.alone)
-        dead = sent.sent_at + timedelta(seconds=dead_frame_s) <= hit.sent_at
+        dead = sent.sent_at + timedelta(seconds=settings.dead_frame_s) <= hit.sent_at
         return not (dead and sent.schedule.ends_at <= hit.sent_at)
 
-    return Held(hit.schedule, now, tuple(sent for sent in held.maybe if stays(sent)))
+    kept = tuple(sent for sent in held.maybe if stays(sent))
+    gone = [sent.schedule for sent in held.maybe if sent is not hit and sent not in kept]
+    gone += [] if held.confirmed is None else [held.confirmed]
+    until = now + timedelta(seconds=settings.guard_s)
+    left = tuple(Fading(schedule, until) for schedule in gone if is_below(hit.schedule, schedule, now))
+    fading = (*(f for f in held.fading if f.until > now), *left)
+    return Held(hit.schedule, now, kept, fading, hit.version)
 
 
 def drop(held: Held, command: CommandId) -> Held:
@@ -128,56 +146,131 @@ def prune(held: Held, now: datetime, settings: Settings) -> Held:
     return held if len(kept) == len(held.maybe) else replace(held, maybe=tuple(reversed(kept)))
 
 
+def fade(held: Held, now: datetime) -> Held:
+    """The layer without schedules that every car has had its time to leave."""
+    fading = tuple(left for left in held.fading if left.until > now)
+    return held if len(fading) == len(held.fading) else replace(held, fading=fading)
+
+
+def followed(grant: Grant) -> Grant:
+    """The grant once every car has left what was replaced."""
+    return replace(grant, share=replace(grant.share, fading=()), session=replace(grant.session, fading=()))
+
+
 class Balance:
-    """Sums of worst cases per node and coming edge, kept while commands are chosen."""
+    """Sums of worst cases per node and coming edge, kept while commands are chosen.
+
+    Beside the W of every limited node stand the mA of every limited phase: what an EVSE may hold
+    puts on each of its phases what its facts say.
+    """
 
     def __init__(self, tree: Tree, picture: Picture, settings: Settings) -> None:
         self._tree = tree
         self._picture = picture
         self._settings = settings
         self.count = len(picture.instants)
-        every = {path: [picture.limit_w(path, k) for k in range(self.count)] for path in tree.nodes}
-        self._limits = {path: limits for path, limits in every.items() if any(x is not None for x in limits)}
+        self._limits: dict[NodeId, list[int | None]] = {}
+        self._phases: dict[NodeId, dict[Phase, list[int | None]]] = {}
+        for path, rows in picture.bounds.items():
+            for phase in dict.fromkeys(bound.phase for bounds in dict.fromkeys(rows) for bound in bounds):
+                limits = [picture.limit(path, k, phase) for k in range(self.count)]
+                if phase is None:
+                    self._limits[path] = limits
+                else:
+                    self._phases.setdefault(path, {})[phase] = limits
         self.by_evse: dict[NodeId, list[int]] = {}
-        self.sums: dict[NodeId, list[int]] = {path: [load] * self.count for path, load in picture.loads.items()}
+        self.sums = {path: [picture.loads[path].power_w] * self.count for path in self._limits}
+        self._currents = {
+            path: {phase: [picture.loads[path].current_ma(phase)] * self.count for phase in phases}
+            for path, phases in self._phases.items()
+        }
 
     def cases(self, grant: Grant, facts: EvseFacts, drawn_w: int) -> list[int]:
         """Worst case of an EVSE at every edge."""
         return [worst_case_w(grant, facts, t, self._settings, drawn_w) for t in self._picture.instants]
 
     def count_in(self, evse: NodeId, cases: list[int]) -> None:
-        """Count an EVSE for the first time."""
+        """Count an EVSE at W per edge, at itself and all its ancestors, instead of what it counted at."""
+        before = self.by_evse.get(evse) or [0] * self.count
         self.by_evse[evse] = cases
-        self.add(evse, cases)
-
-    def add(self, evse: NodeId, cases: list[int]) -> None:
-        """Count W per edge (or a change of them) of an EVSE at itself and all its ancestors."""
         for above in self._tree.ancestors(evse):
-            sums = self.sums[above]
-            for k, value in enumerate(cases):
-                sums[k] += value
+            sums = self.sums.get(above)
+            if sums is not None:
+                sums[:] = [s + new - old for s, new, old in zip(sums, cases, before, strict=True)]
+        if self._phases:
+            self._count_currents(evse, cases, before)
 
-    def room(self, evse: NodeId) -> list[int]:
-        """How much more the EVSE may take at every edge, W; negative where a limit is exceeded."""
-        out = [2**53] * self.count
+    def _count_currents(self, evse: NodeId, cases: list[int], before: list[int]) -> None:
+        facts = facts_at(self._tree, evse)
+        more = [facts.current_ma(new) - facts.current_ma(old) for new, old in zip(cases, before, strict=True)]
+        for currents in self._currents_above(evse, facts):
+            currents[:] = [s + m for s, m in zip(currents, more, strict=True)]
+
+    def _currents_above(self, evse: NodeId, facts: EvseFacts) -> list[list[int]]:
+        return [
+            currents
+            for above in self._tree.ancestors(evse)
+            for phase, currents in self._currents.get(above, {}).items()
+            if phase in facts.phases
+        ]
+
+    def ceiling(self, evse: NodeId) -> list[int]:
+        """The most that the EVSE may hold at every edge, W; never less than it counts at now."""
+        cases = self.by_evse[evse]
+        room = [2**53] * self.count
         for above in self._tree.ancestors(evse):
             limits = self._limits.get(above)
             if limits is not None:
-                sums = self.sums[above]
-                out = [o if x is None else min(o, x - s) for o, x, s in zip(out, limits, sums, strict=True)]
-        return out
+                room = _least(room, limits, self.sums[above])
+        most = [case + max(r, 0) for case, r in zip(cases, room, strict=True)]
+        return self._ceiling_by_phase(evse, cases, most) if self._phases else most
 
-    def exceeded(self) -> Mapping[NodeId, list[int]]:
-        """Nodes whose sum is above their limit: W too much per edge (0 where it fits)."""
-        out = {}
-        for path, limits in self._limits.items():
-            over = [
-                0 if limit is None else max(0, total - limit)
-                for total, limit in zip(self.sums[path], limits, strict=True)
-            ]
-            if any(over):
-                out[path] = over
-        return out
+    def _ceiling_by_phase(self, evse: NodeId, cases: list[int], most: list[int]) -> list[int]:
+        facts = facts_at(self._tree, evse)
+        room = [2**53] * self.count
+        for above in self._tree.ancestors(evse):
+            for phase, limits in self._phases.get(above, {}).items():
+                if phase in facts.phases:
+                    room = _least(room, limits, self._currents[above][phase])
+        return [
+            max(min(m, facts.power_w(facts.current_ma(case) + max(r, 0))), case)
+            for m, case, r in zip(most, cases, room, strict=True)
+        ]
+
+    def exceeded(self) -> frozenset[NodeId]:
+        """Nodes that hold more than one of their limits at any edge."""
+        every = [(path, self._limits[path], self.sums[path]) for path in self._limits]
+        every += [
+            (path, limits, self._currents[path][phase])
+            for path, phases in self._phases.items()
+            for phase, limits in phases.items()
+        ]
+        return frozenset(path for path, limits, sums in every if min(_least([0] * self.count, limits, sums)) < 0)
+
+    def excess_now(self) -> dict[tuple[NodeId, Phase | None], int]:
+        """What is above its limit now and by how much: W, or mA on a phase."""
+        rows = {(path, None): (limits, self.sums[path]) for path, limits in self._limits.items()}
+        over: dict[tuple[NodeId, Phase | None], int] = {
+            key: sums[0] - limits[0] for key, (limits, sums) in rows.items() if limits[0] is not None
+        }
+        for path, phases in self._phases.items():
+            for phase, limits in phases.items():
+                if limits[0] is not None:
+                    over[path, phase] = self._currents[path][phase][0] - limits[0]
+        return {key: excess for key, excess in over.items() if excess > 0}
+
+
+def facts_at(tree: Tree, evse: NodeId) -> EvseFacts:
+    """Facts of an EVSE leaf."""
+    facts = tree.node(evse).evse
+    if facts is None:
+        raise LocalError(f"{evse} is no EVSE")
+    return facts
+
+
+def _least(room: list[int], limits: list[int | None], sums: list[int]) -> list[int]:
+    """``room``, or what a row leaves of its limits where that is less."""
+    return [r if x is None else min(r, x - s) for r, x, s in zip(room, limits, sums, strict=True)]
 
 
 def share_schedule(share_w: int) -> Schedule:

@@ -8,42 +8,67 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gateway.app.envelopes import Surroundings, edges, limits_at
+from gateway.app.loads import NOMINAL_DECIVOLTS, Load, counted_load, sums
 from gateway.app.state import Work
 from gateway.domain.envelope import LimitValue, OperatingEnvelope
 from gateway.domain.ids import NodeId, SourceId
-from gateway.domain.measurement import Quality, Quantity
-from gateway.domain.quantities import Dimension, Direction
-from gateway.domain.topology import Node, NodeKind, Tree
+from gateway.domain.quantities import ALL_PHASES, Dimension, Direction, Phase
+from gateway.domain.topology import Node, Tree
 
 MAX_EDGES = 256
-"""Edges looked at in one decision; 30 minutes of one-minute blocks of several sources fit."""
+"""Edges looked at in one decision; 30 minutes of one-minute blocks of several sources fit.
+
+Beyond the last of them nothing is granted."""
+
+_PHASE_OF = {
+    Dimension.L1_A: Phase.L1,
+    Dimension.L2_A: Phase.L2,
+    Dimension.L3_A: Phase.L3,
+    Dimension.L1_W: Phase.L1,
+    Dimension.L2_W: Phase.L2,
+    Dimension.L3_W: Phase.L3,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One limit on a node's import in W. ``label`` names it; ``revision`` the message behind it."""
+    """One limit on a node's import. ``label`` names it; ``revision`` the message behind it.
+
+    W on the sum where ``phase`` is None, else mA on that phase.
+    """
 
     label: str
-    value_w: int
+    value: int
     revision: str = ""
+    phase: Phase | None = None
 
 
 @dataclass(frozen=True)
 class Picture:
     """Limits over the coming edges. ``instants[0]`` is now; a value holds until the next instant.
 
-    ``bounds[node][k]`` are the limits at ``instants[k]``; ``loads[node]`` the W that are counted
-    for uncontrolled load at and below the node; ``own_loads`` those at the node itself.
+    ``bounds[node][k]`` are the limits at ``instants[k]``, all of them known until ``until``.
+    ``loads[node]`` is what is counted for uncontrolled load at and below the node, ``own_loads``
+    at the node itself.
     """
 
     instants: tuple[datetime, ...]
+    until: datetime
     bounds: Mapping[NodeId, tuple[tuple[Bound, ...], ...]]
-    loads: Mapping[NodeId, int]
-    own_loads: Mapping[NodeId, int]
+    loads: Mapping[NodeId, Load]
+    own_loads: Mapping[NodeId, Load]
 
     def limit_w(self, node: NodeId, k: int) -> int | None:
-        """The tightest at ``instants[k]``; None where nothing limits the node."""
-        return min((b.value_w for b in self.bounds[node][k]), default=None)
+        """The tightest on the sum at ``instants[k]``; None where nothing limits it."""
+        return self.limit(node, k, None)
+
+    def limit(self, node: NodeId, k: int, phase: Phase | None) -> int | None:
+        """The same, or the tightest on a phase, mA."""
+        return min((b.value for b in self.bounds[node][k] if b.phase is phase), default=None)
+
+    def has_phases(self) -> bool:
+        """Whether anything limits a phase anywhere."""
+        return any(b.phase is not None for rows in self.bounds.values() for row in rows for b in row)
 
     def index(self, instant: datetime) -> int:
         """Which ``k`` holds at ``instant``; the first one before now."""
@@ -71,8 +96,9 @@ def picture(work: Work) -> Picture:
             around = surroundings(work, envelope)
             by_node.setdefault(envelope.node, []).append((envelope, around))
             instants.update(e for e in edges(envelope, around) if e <= horizon)
-    ordered = tuple(sorted(instants)[:MAX_EDGES])
-    static = {path: static_bounds(tree, node) for path, node in tree.nodes.items()}
+    every = sorted(instants)
+    ordered, until = tuple(every[:MAX_EDGES]), every[MAX_EDGES] if len(every) > MAX_EDGES else horizon
+    static = {path: static_bounds(node) for path, node in tree.nodes.items()}
     bounds = {
         path: tuple(
             static[path] + tuple(b for pair in by_node.get(path, ()) for b in _envelope_bounds(tree, pair, instant))
@@ -82,99 +108,82 @@ def picture(work: Work) -> Picture:
         else (static[path],) * len(ordered)
         for path in tree.nodes
     }
-    own = {path: counted_load_w(work, node) for path, node in tree.nodes.items()}
-    return Picture(ordered, bounds, _sums(tree, own), own)
+    own = {path: counted_load(work, node) for path, node in tree.nodes.items()}
+    return Picture(ordered, until, bounds, sums(tree, own), own)
 
 
-def static_bounds(tree: Tree, node: Node) -> tuple[Bound, ...]:
-    """The node's own limits; per-phase amperes as the watts that keep every phase."""
-    out = []
-    if node.import_max_w is not None:
-        out.append(Bound("limit_w", node.import_max_w))
-    if node.import_max_ma:
-        out.append(Bound("limit_a", phase_cap_w(tree, node.path, min(node.import_max_ma.values()))))
-    return tuple(out)
+def static_bounds(node: Node) -> tuple[Bound, ...]:
+    """The node's own limits."""
+    power = () if node.import_max_w is None else (Bound("limit_w", node.import_max_w),)
+    currents = node.import_max_ma or {}
+    return (*power, *(Bound(f"limit_a:{phase}", value, phase=phase) for phase, value in currents.items()))
 
 
-def phase_cap_w(tree: Tree, path: NodeId, current_ma: int) -> int:
-    """Watts of controllable load below ``path`` that cannot exceed ``current_ma`` on any phase.
+def known_bounds(work: Work, path: NodeId) -> dict[Phase | None, int]:
+    """The lowest limits on a node at any known time, fallbacks included: what safe shares must fit.
 
-    An EVSE on k phases puts P/(k U) on each: with the fewest phases below, all on one phase.
+    By phase in mA, and under None on the sum in W.
     """
-    facts = [node.evse for node in tree.evses(path) if node.evse is not None]
-    fewest = min((len(f.phases) for f in facts), default=3)
-    voltage = min((f.voltage_v for f in facts), default=230.0)
-    return int(fewest * voltage * current_ma / 1000)
-
-
-def counted_load_w(work: Work, node: Node) -> int:
-    """Uncontrolled load counted at the node itself, W.
-
-    Fresh: the measured value with a margin, at least the reserve. Stale: the last good value
-    with its margin, at least the reserve. Never seen: the reserve; a LOAD without even that
-    counts as everything its parent allows, so that nothing is handed out (``NO_LOAD_MODEL``).
-    """
-    if node.kind is not NodeKind.LOAD:
-        return node.reserve_w
-    point = work.points.get((node.path, Quantity.P))
-    if point is not None and point.quality in (Quality.GOOD, Quality.ESTIMATED):
-        margin = max(work.settings.load_margin_w, abs(point.value) * work.settings.load_margin_pct // 100)
-        return max(node.reserve_w, point.value + margin, 0)
-    if node.reserve_w:
-        return node.reserve_w
-    return next(
-        (
-            bound.value_w
-            for above in work.facts.tree.ancestors(node.path)
-            for bound in static_bounds(work.facts.tree, work.facts.tree.node(above))
-        ),
-        0,
-    )
-
-
-def lowest_known_w(work: Work, path: NodeId) -> int | None:
-    """The lowest limit on a node at any known time, fallbacks included: what safe shares must fit."""
     tree = work.facts.tree
-    values = [b.value_w for b in static_bounds(tree, tree.node(path))]
+    found = list(static_bounds(tree.node(path)))
     for envelope in work.envelopes.values():
-        if envelope.node != path or envelope.direction is not Direction.IMPORT or envelope.state.is_final:
-            if envelope.node == path and envelope.stale:
-                values += [as_watts(tree, path, v) for v in envelope.fallen]
-            continue
-        known = [*envelope.held, *envelope.fallen]
-        values += [as_watts(tree, path, v) for v in known]
-        values += [
-            as_watts(tree, path, LimitValue(b.dimension, b.value))
-            for b in (*envelope.primary, *envelope.fallback)
-            if b.end > work.now
-        ]
-    return min(values, default=None)
+        if envelope.node == path and envelope.direction is Direction.IMPORT:
+            for value in _known_values(envelope, work.now):
+                found += bounds_of(tree, path, value, "")
+    lowest: dict[Phase | None, int] = {}
+    for bound in found:
+        lowest[bound.phase] = min(bound.value, lowest.get(bound.phase, bound.value))
+    return lowest
 
 
-def _envelope_bounds(tree: Tree, pair: tuple[OperatingEnvelope, Surroundings], instant: datetime) -> tuple[Bound, ...]:
+def _known_values(envelope: OperatingEnvelope, now: datetime) -> list[LimitValue]:
+    if envelope.state.is_final:
+        return list(envelope.fallen) if envelope.stale else []
+    blocks = (*envelope.primary, *envelope.fallback)
+    coming = [LimitValue(b.dimension, b.value) for b in blocks if b.end > now]
+    return [*envelope.held, *envelope.fallen, *coming]
+
+
+def _envelope_bounds(tree: Tree, pair: tuple[OperatingEnvelope, Surroundings], instant: datetime) -> list[Bound]:
     envelope, around = pair
-    return tuple(
-        Bound(f"envelope:{envelope.id}", as_watts(tree, envelope.node, value), value.revision)
+    return [
+        bound
         for value in limits_at(envelope, instant, around)
-    )
+        for bound in bounds_of(tree, envelope.node, value, f"envelope:{envelope.id}")
+    ]
+
+
+def bounds_of(tree: Tree, path: NodeId, value: LimitValue, label: str) -> list[Bound]:
+    """A limit value as bounds of a node: on the sum, or on each phase that it names.
+
+    Power on one phase becomes current at the highest nominal voltage below the node, so that it
+    holds for all.
+    """
+    match value.dimension:
+        case Dimension.SUM_W:
+            return [Bound(label, value.value, value.revision)]
+        case Dimension.EACH_A:
+            return [Bound(f"{label}:{phase}", value.value, value.revision, phase) for phase in ALL_PHASES]
+        case Dimension.L1_A | Dimension.L2_A | Dimension.L3_A:
+            phase = _PHASE_OF[value.dimension]
+            return [Bound(f"{label}:{phase}", value.value, value.revision, phase)]
+        case Dimension.L1_W | Dimension.L2_W | Dimension.L3_W:
+            phase = _PHASE_OF[value.dimension]
+            current_ma = value.value * 10_000 // highest_decivolts(tree, path)
+            return [Bound(f"{label}:{phase}", current_ma, value.revision, phase)]
+
+
+def highest_decivolts(tree: Tree, path: NodeId) -> int:
+    """The highest nominal voltage below a node, phase to neutral, tenths of a volt."""
+    return max((round(n.evse.voltage_v * 10) for n in tree.evses(path) if n.evse), default=NOMINAL_DECIVOLTS)
 
 
 def as_watts(tree: Tree, path: NodeId, value: LimitValue) -> int:
     """A limit value as watts on the node's sum that keep it whatever the phases."""
-    match value.dimension:
-        case Dimension.SUM_W:
-            return value.value
-        case Dimension.L1_W | Dimension.L2_W | Dimension.L3_W:
-            facts = [node.evse for node in tree.evses(path) if node.evse is not None]
-            return value.value * min((len(f.phases) for f in facts), default=3)
-        case Dimension.EACH_A | Dimension.L1_A | Dimension.L2_A | Dimension.L3_A:
-            return phase_cap_w(tree, path, value.value)
-
-
-def _sums(tree: Tree, own: Mapping[NodeId, int]) -> dict[NodeId, int]:
-    sums = dict.fromkeys(tree.nodes, 0)
-    for path, value in own.items():
-        if value:
-            for above in tree.ancestors(path):
-                sums[above] += value
-    return sums
+    if value.dimension is Dimension.SUM_W:
+        return value.value
+    fewest = min((len(n.evse.phases) for n in tree.evses(path) if n.evse), default=3)
+    if value.dimension in (Dimension.L1_W, Dimension.L2_W, Dimension.L3_W):
+        return value.value * fewest
+    lowest = min((round(n.evse.voltage_v * 10) for n in tree.evses(path) if n.evse), default=NOMINAL_DECIVOLTS)
+    return fewest * lowest * value.value // 10_000

@@ -26,6 +26,8 @@ def check(state: SiteState, action: OperatorAction, subject: str) -> None:
         UnknownEnvelope, UnknownNode: no such subject.
         ActionRefused: it is there, and there is nothing to do about it.
     """
+    if _KINDS[action] == "peer":
+        return  # the adapter that speaks to it knows what fits
     if action is OperatorAction.TRUST:
         grant = state.grants.get(subject)
         if grant is None:
@@ -50,7 +52,8 @@ def check(state: SiteState, action: OperatorAction, subject: str) -> None:
 
 def act(work: Work, event: OperatorActed, withdraw: Withdraw) -> None:
     """Do it, or seal why not."""
-    subject = {"operator": event.message.actor.principal, _KINDS[event.action]: event.subject}
+    kind = _KINDS[event.action]
+    subject = {"operator": event.message.actor.principal, kind: event.subject}
     try:
         check(_now(work), event.action, event.subject)
     except GatewayError as problem:
@@ -63,6 +66,8 @@ def act(work: Work, event: OperatorActed, withdraw: Withdraw) -> None:
         message=event.message,
         body={"action": event.action.value, "why": event.reason},
     )
+    if kind == "peer":
+        return
     work.causes.append(sealed)
     work.dirty = True
     if event.action is OperatorAction.TRUST:
@@ -75,6 +80,11 @@ _KINDS = {
     OperatorAction.WITHDRAW: "envelope",
     OperatorAction.RELEASE: "envelope",
     OperatorAction.TRUST: "evse",
+    OperatorAction.REGISTER: "peer",
+    OperatorAction.RENEW: "peer",
+    OperatorAction.END: "peer",
+    OperatorAction.HANDSHAKE: "peer",
+    OperatorAction.ADJUST: "peer",
 }
 
 

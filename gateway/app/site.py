@@ -107,6 +107,7 @@ def _pass_time(work: Work) -> None:
     for source in tuple(work.sources.values()):
         if source.lost_at is None and not source.is_alive(work.now):
             work.sources[source.id] = replace(source, lost_at=work.now)
+            _forget_freshness(work, source.id)
             sealed = work.seal("source.lost", subject={"peer": source.id})
             work.causes.append(sealed)
             work.dirty = True
@@ -116,6 +117,13 @@ def _pass_time(work: Work) -> None:
     if work.sessions and work.now >= work.looked_at + timedelta(seconds=work.settings.period_s):
         work.dirty = True
     work.dirty = work.dirty or fleet.has_due(work) or _edge_passed(work)
+
+
+def _forget_freshness(work: Work, source: SourceId) -> None:
+    """What a source said before it was lost again is not fresh: it has to speak once more."""
+    for envelope in tuple(work.envelopes.values()):
+        if envelope.source == source and envelope.fresh:
+            work.envelopes[envelope.id] = replace(envelope, fresh=False)
 
 
 def _evolve(work: Work, envelope: OperatingEnvelope, cause: tuple[EvidenceId, ...] = ()) -> None:
@@ -462,6 +470,7 @@ _HANDLERS: dict[type, Callable[[Work, Any], None]] = {
     ev.SessionUpdated: fleet.session_updated,
     ev.SessionEnded: fleet.session_ended,
     ev.CommandAnswered: fleet.command_answered,
+    ev.ClaimRefuted: fleet.claim_refuted,
     ev.TelemetryTick: _telemetry_tick,
     ev.DeadlineReached: _deadline_reached,
     ev.ClockStepped: _clock_stepped,

@@ -6,11 +6,13 @@ only and starts empty after a restart, which the rules treat as unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from gateway.app.registers import Finished
+from gateway.domain.allocation import CompiledTree, Place
 from gateway.domain.effects import Command, OutboxItem, Record, RowChange
 from gateway.domain.envelope import BindingPolicy, OperatingEnvelope
 from gateway.domain.evidence import GATEWAY, Actor, EvidenceDraft, Json, MessageRef, Way
@@ -58,6 +60,13 @@ class SiteFacts:
     policies: Mapping[tuple[SourceId, NodeId], BindingPolicy]
     reporting: Mapping[SourceId, tuple[NodeId, ...]] = field(default_factory=dict)
     settings: Settings = Settings()
+    _compiled: list[CompiledTree] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def compiled(self, places: Sequence[Place]) -> CompiledTree:
+        """The allocator's tree of these places: the same for a whole life, so made once."""
+        if not self._compiled:
+            self._compiled.append(CompiledTree(places))
+        return self._compiled[0]
 
     def policy(self, source: SourceId, node: NodeId) -> BindingPolicy:
         """Policy of a binding; the default one for a source that no binding names."""
@@ -97,12 +106,22 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Fading:
+    """A schedule that has been replaced: a car may take until ``until`` to leave it."""
+
+    schedule: Schedule
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
-    """One layer of one EVSE: the schedule last proven installed, and those that may be."""
+    """One layer of one EVSE: the schedule last proven installed, those that may be, those being left."""
 
     confirmed: Schedule | None = None
     confirmed_at: datetime | None = None
     maybe: tuple[Sent, ...] = ()
+    fading: tuple[Fading, ...] = ()
+    confirmed_version: int = 0
 
     def waits(self) -> bool:
         """Whether an answer is outstanding."""
@@ -126,6 +145,10 @@ class Grant:
     uncommandable_since: datetime | None = None
     retry_at: datetime | None = None
     lying: bool = False
+    settling: tuple[tuple[datetime, int], ...] = ()
+    """Until when a meter may still show a draw of so many W that was right before a decrease."""
+    wrong_clock: bool = False
+    """Its station's clock is off by more than the guard: no time in a schedule means anything there."""
     occupied: bool = False
     wants_power: bool | None = None
 
@@ -175,6 +198,9 @@ class Control:
     reported: Mapping[str, datetime] = field(default_factory=dict)
     complained: Mapping[str, int] = field(default_factory=dict)
     judged_until: Mapping[str, datetime] = field(default_factory=dict)
+    finished: Mapping[str, Finished] = field(default_factory=dict)
+    nonflexible: Mapping[str, int] = field(default_factory=dict)
+    """Told last per node, Wh: a difference of two meters must not step back."""
 
 
 @dataclass(frozen=True, slots=True)

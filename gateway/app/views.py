@@ -13,6 +13,7 @@ from gateway.domain.envelope import OperatingEnvelope
 from gateway.domain.errors import UnknownNode
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId
+from gateway.domain.quantities import ALL_PHASES
 from gateway.domain.timeline import rfc3339
 
 
@@ -56,18 +57,20 @@ def describe_tree(facts: SiteFacts, state: SiteState, now: datetime) -> dict[str
     view = picture(work)
     nodes: list[Json] = []
     for path, node in facts.tree.nodes.items():
-        bound = min(view.bounds[path][0], key=lambda b: b.value_w, default=None)
+        bound = min((b for b in view.bounds[path][0] if b.phase is None), key=lambda b: b.value, default=None)
+        phases = {str(p): limit for p in ALL_PHASES if (limit := view.limit(path, 0, p)) is not None}
         grants = [work.grant(e.path) for e in facts.tree.evses(path)]
         own = work.grant(path) if node.evse is not None else None
         nodes.append(
             {
                 "node": path,
                 "kind": node.kind.value,
-                "limit_w": None if bound is None else bound.value_w,
+                "limit_w": None if bound is None else bound.value,
                 "limit_source": None if bound is None else bound.label,
                 "allocated_w": sum(g.target_w for g in grants),
                 "measured_w": node_power_w(work, path),
-                "load_w": view.loads[path],
+                "limit_ma": phases or None,
+                "load_w": view.loads[path].power_w,
                 "binding": own.binding if own is not None else None,
                 "lying": own.lying if own is not None else None,
             }

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import certs, check, demo, doctor, evidence, explain, init, operate, run, status, trace, tree
+from gateway.cli import certs, check, demo, doctor, evidence, explain, init, operate, peer, run, status, trace, tree
 from gateway.cli.say import Exit, UsageError, complain
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(operate.envelopes, name="envelope")
 app.add_typer(operate.fallbacks, name="fallback")
 app.add_typer(operate.stations, name="station")
+app.add_typer(peer.app, name="peer")
+app.command("adjust")(peer.adjust)
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(certs.app, name="certs")
 

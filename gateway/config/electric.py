@@ -43,7 +43,8 @@ def build_tree(document: Document, problems: Problems) -> Tree | None:
     nodes: dict[NodeId, Node] = {}
     places: dict[NodeId, Place] = {}
     rows = [(place, _node(row)) for place, row in document.nodes]
-    rows += [(place, _evse(row)) for place, row in document.evses]
+    told_power = {row.id for _, row in document.stations if row.rate_unit == "W"}
+    rows += [(place, _evse(row, told_power=row.station in told_power)) for place, row in document.evses]
     for place, described in rows:
         node = described
         if node.kind is NodeKind.EVSE and place[0] == "nodes":
@@ -110,7 +111,7 @@ def _phase_limits(row: PhaseCurrents | None) -> Mapping[Phase, MilliAmperes] | N
     return limits or None
 
 
-def _evse(row: EvseRow) -> Node:
+def _evse(row: EvseRow, *, told_power: bool) -> Node:
     least_ma = (Decimal(str(row.min_a)) * 1000).to_integral_value(rounding=ROUND_CEILING)
     facts = EvseFacts(
         station=StationId(row.station),
@@ -122,6 +123,7 @@ def _evse(row: EvseRow) -> Node:
         safe_share_w=_watts(row.safe_share_w),
         weight=row.weight,
         priority=row.priority,
+        told_power=told_power,
     )
     return Node(NodeId(row.node), NodeKind.EVSE, evse=facts)
 

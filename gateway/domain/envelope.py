@@ -5,7 +5,10 @@ An envelope has primary blocks and fallback blocks, each naming the message that
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -145,9 +148,16 @@ def overlay(old: Sequence[Block], new: Sequence[Block]) -> tuple[Block, ...]:
     Blocks of ``new`` that overlap each other keep the tighter value where they do.
     """
     flat = tighten_overlaps(new)
+    holes = {dimension: [b for b in flat if b.dimension is dimension] for dimension in {b.dimension for b in flat}}
+    starts = {dimension: [b.start for b in mine] for dimension, mine in holes.items()}
+    ends = {dimension: [b.end for b in mine] for dimension, mine in holes.items()}
     kept: list[Block] = []
     for block in old:
-        kept.extend(_cut(block, [b for b in flat if b.dimension is block.dimension]))
+        mine = holes.get(block.dimension, [])
+        # Disjoint and sorted: those that can touch the block stand side by side.
+        first = bisect.bisect_right(ends.get(block.dimension, []), block.start)
+        last = bisect.bisect_left(starts.get(block.dimension, []), block.end)
+        kept.extend(_cut(block, mine[first:last]))
     return tuple(sorted((*kept, *flat), key=_order))
 
 
@@ -155,12 +165,7 @@ def tighten_overlaps(blocks: Sequence[Block]) -> tuple[Block, ...]:
     """Disjoint blocks per dimension; where the given ones overlap the tighter value holds."""
     out: list[Block] = []
     for dimension in dict.fromkeys(b.dimension for b in blocks):
-        mine = [b for b in blocks if b.dimension is dimension]
-        edges = sorted({e for b in mine for e in (b.start, b.end)})
-        for start, end in itertools.pairwise(edges):
-            covering = [b for b in mine if b.start <= start and end <= b.end]
-            if covering:
-                out.append(replace(min(covering, key=lambda b: b.value), start=start, end=end))
+        out += _flat([b for b in blocks if b.dimension is dimension])
     return tuple(sorted(_merge(out), key=_order))
 
 
@@ -215,6 +220,22 @@ def prune(blocks: Iterable[Block], now: datetime, keep: timedelta = timedelta(ho
 
 def _order(block: Block) -> tuple[datetime, str, datetime]:
     return (block.start, block.dimension.value, block.end)
+
+
+def _flat(blocks: Sequence[Block]) -> list[Block]:
+    """One dimension's blocks without overlap: a sweep over the edges, the tightest open one on top."""
+    out: list[Block] = []
+    coming = deque(sorted(enumerate(blocks), key=lambda pair: pair[1].start))
+    open_ones: list[tuple[int, int, Block]] = []
+    for start, end in itertools.pairwise(sorted({e for b in blocks for e in (b.start, b.end)})):
+        while coming and coming[0][1].start <= start:
+            place, block = coming.popleft()
+            heapq.heappush(open_ones, (block.value, place, block))
+        while open_ones and open_ones[0][2].end <= start:
+            heapq.heappop(open_ones)
+        if open_ones:
+            out.append(replace(open_ones[0][2], start=start, end=end))
+    return out
 
 
 def _until(block: Block, end: datetime) -> Block:

@@ -84,11 +84,16 @@ class MessageRefused:
 
 
 class OperatorAction(StrEnum):
-    """What a person may do to a running site; the subject is an envelope's id or an EVSE's node."""
+    """What a person may do to a running site; the subject is an envelope's id, an EVSE's node or a peer's id."""
 
     WITHDRAW = "envelope.withdraw"
     RELEASE = "fallback.release"
     TRUST = "device.trust"
+    REGISTER = "peer.register"
+    RENEW = "peer.renew"
+    END = "peer.end"
+    HANDSHAKE = "peer.handshake"
+    ADJUST = "peer.adjust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,18 @@ class CommandAnswered:
     latency_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimRefuted:
+    """A station says that it allows more than the limits that it accepted.
+
+    What was confirmed at this EVSE counts as never confirmed. ``detail`` is for evidence.
+    """
+
+    evse: NodeId
+    generation: int
+    detail: tuple[tuple[str, str], ...]
+
+
 # --- made by the runner ---------------------------------------------------------------------
 
 
@@ -302,6 +319,7 @@ Event = (
     | SessionUpdated
     | SessionEnded
     | CommandAnswered
+    | ClaimRefuted
     | TelemetryTick
     | DeadlineReached
     | ClockStepped

@@ -53,6 +53,7 @@ class EvseFacts:
     ``phases`` are site phases in the order of the EVSE's terminals 1, 2, 3; ``min_a_ma`` is the
     smallest current that charges at all (IEC 61851-1: 6 A), below it only 0 exists.
     ``safe_share_w`` is what the EVSE may draw for ever without us; None lets the loader choose.
+    ``told_power``: its station is told watts, not amperes, so that one phase may carry all of them.
     """
 
     station: StationId
@@ -64,6 +65,23 @@ class EvseFacts:
     safe_share_w: Watts | None = None
     weight: int = 1
     priority: int = 0
+    told_power: bool = False
+
+    def current_ma(self, power_w: int) -> int:
+        """The most that a limit of ``power_w`` lets flow on any one of its phases, mA, rounded up."""
+        current_ma = -(-power_w * 10_000 // self._deciwatts_per_ampere)
+        return min(current_ma, self.max_ma) if self.told_power else current_ma
+
+    def power_w(self, current_ma: int) -> int:
+        """The largest limit that lets no more than ``current_ma`` flow on any one of its phases, W."""
+        if self.told_power and current_ma >= self.max_ma:
+            return self.max_w
+        return current_ma * self._deciwatts_per_ampere // 10_000
+
+    @property
+    def _deciwatts_per_ampere(self) -> int:
+        """Tenths of a watt for each ampere on a phase; a watt limit says nothing about the other phases."""
+        return round(self.voltage_v * 10) * (1 if self.told_power else len(self.phases))
 
     @property
     def min_w(self) -> Watts:
@@ -107,6 +125,7 @@ class Tree:
     version: str = ""
     _children: Mapping[NodeId, tuple[NodeId, ...]] = field(init=False, repr=False, default_factory=dict)
     _ancestors: Mapping[NodeId, tuple[NodeId, ...]] = field(init=False, repr=False, default_factory=dict)
+    _evses: Mapping[NodeId, tuple[Node, ...]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         _validate(self.nodes)
@@ -120,6 +139,7 @@ class Tree:
         object.__setattr__(self, "nodes", ordered)
         object.__setattr__(self, "_children", {k: tuple(v) for k, v in children.items()})
         object.__setattr__(self, "_ancestors", ancestors)
+        object.__setattr__(self, "_evses", self._evses_below())
 
     def node(self, path: NodeId) -> Node:
         """The node at ``path``.
@@ -146,11 +166,18 @@ class Tree:
         for child in self._children[path]:
             yield from self.subtree(child)
 
-    def evses(self, below: NodeId = ROOT) -> Iterator[Node]:
+    def evses(self, below: NodeId = ROOT) -> tuple[Node, ...]:
         """EVSE leaves at or below a node."""
-        for path in self.subtree(below):
-            if path and self.nodes[path].kind is NodeKind.EVSE:
-                yield self.nodes[path]
+        return self._evses.get(below, ())
+
+    def _evses_below(self) -> dict[NodeId, tuple[Node, ...]]:
+        below: dict[NodeId, list[Node]] = {}
+        for path in self.subtree(ROOT):
+            node = self.nodes.get(path)
+            if node is not None and node.kind is NodeKind.EVSE:
+                for above in (*self._ancestors[path], ROOT):
+                    below.setdefault(above, []).append(node)
+        return {path: tuple(found) for path, found in below.items()}
 
 
 def _refuse(code: str, text: str) -> InvalidTopology:

@@ -2,6 +2,10 @@
 
 A fact is stored with the state that it comes from; here it is tried until it is delivered, dead or
 not wanted any more. The runner's transaction remembers the progress.
+
+Reports are worth most while they are new. When a peer has been away, the newest one goes first, so
+that it knows the present; the older ones follow behind everything else, oldest first, so many a
+second. All other facts keep their order.
 """
 
 from __future__ import annotations
@@ -11,9 +15,9 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -33,8 +37,18 @@ MAX_ATTEMPTS = 50
 DELAYS_S = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0)
 """Real seconds before the next attempt; the last one repeats. Half of each is random."""
 
+BACKFILLED = frozenset({"measurements"})
+"""Kinds of facts that only tell what was: after an outage they give way to what is."""
+
+BACKFILL_EVERY_S = 1.0
+"""Real seconds between two reports of the past: a day of minutes takes less than half an hour."""
+
 MAX_WAITING = 10_000
 """Facts per peer held in memory; more are in the store and taken after a restart."""
+
+
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits so many real seconds; tests bring their own."""
 
 
 class Ledger(Protocol):
@@ -55,20 +69,42 @@ class _Owed:
     not_before: datetime | None
 
 
+@dataclass(slots=True)
+class _Line:
+    """What is owed to one peer: ``now`` in order, ``past`` what is back-filled once ``now`` is empty."""
+
+    now: deque[_Owed] = field(default_factory=deque)
+    past: deque[_Owed] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self.now) + len(self.past)
+
+    def shelve(self) -> None:
+        """Leave the newest report where it is and put the older ones behind everything."""
+        reports = [owed for owed in self.now if owed.item.kind in BACKFILLED]
+        if len(reports) > 1:
+            newest = reports[-1]
+            self.past.extend(reports[:-1])
+            self.now = deque(o for o in self.now if o is newest or o.item.kind not in BACKFILLED)
+
+
 class Courier:
     """One task per peer, so that a peer that takes its time delays nobody else."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, owed: Sequence[OutboxRow]) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, owed: Sequence[OutboxRow], sleep: Sleep = asyncio.sleep) -> None:
         self._ledger = ledger
         self._clock = clock
         self._carriers: list[FactCarrier] = []
-        self._waiting: dict[PeerId, deque[_Owed]] = {}
+        self._sleep = sleep
+        self._waiting: dict[PeerId, _Line] = {}
         self._news: dict[PeerId, asyncio.Event] = {}
         self._tasks: dict[PeerId, asyncio.Task[None]] = {}
         self._running = False
         self._jitter = random.Random()  # delays only, never a secret
         for row in owed:
-            self._queue(row.item.peer).append(_Owed(row.item, row.attempts, row.not_before))
+            self._line(row.item.peer).now.append(_Owed(row.item, row.attempts, row.not_before))
+        for line in self._waiting.values():
+            line.shelve()
 
     def attach(self, carriers: Iterable[FactCarrier]) -> None:
         """Name who carries."""
@@ -90,19 +126,19 @@ class Courier:
     def take(self, items: Sequence[OutboxItem]) -> None:
         """Owe committed facts."""
         for item in items:
-            queue = self._queue(item.peer)
-            if len(queue) >= MAX_WAITING:
+            line = self._line(item.peer)
+            if len(line) >= MAX_WAITING:
                 log.warning("outbox of %s is full in memory; the store keeps %s", item.peer, item.id)
                 continue
-            queue.append(_Owed(item, 0, item.not_before))
+            line.now.append(_Owed(item, 0, item.not_before))
             self._ensure(item.peer)
 
     def depth(self) -> dict[str, int]:
         """Facts owed per peer."""
-        return {peer: len(queue) for peer, queue in self._waiting.items()}
+        return {peer: len(line) for peer, line in self._waiting.items()}
 
-    def _queue(self, peer: PeerId) -> deque[_Owed]:
-        return self._waiting.setdefault(peer, deque())
+    def _line(self, peer: PeerId) -> _Line:
+        return self._waiting.setdefault(peer, _Line())
 
     def _ensure(self, peer: PeerId) -> None:
         if not self._running:
@@ -112,8 +148,11 @@ class Courier:
             self._tasks[peer] = asyncio.get_running_loop().create_task(self._serve(peer), name=f"outbox {peer}")
 
     async def _serve(self, peer: PeerId) -> None:
-        queue, news = self._queue(peer), self._news[peer]
+        line, news = self._line(peer), self._news[peer]
         while self._running:
+            if not line.now and line.past:
+                await self._pause(news)
+            queue = line.now or line.past
             if not queue:
                 news.clear()
                 await news.wait()
@@ -128,6 +167,18 @@ class Courier:
                 delivery = Delivery(DeliveryStatus.RETRY, f"{type(problem).__name__}: {problem}")
             owed.attempts += 1
             await self._settle(queue, owed, delivery)
+            if delivery.status is DeliveryStatus.RETRY:
+                line.shelve()
+
+    async def _pause(self, news: asyncio.Event) -> None:
+        """Before a report of the past: a moment, or until there is something new to tell."""
+        news.clear()
+        waits = [asyncio.ensure_future(self._sleep(BACKFILL_EVERY_S)), asyncio.ensure_future(news.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _attempt(self, owed: _Owed) -> Delivery:
         if owed.item.expires_at is not None and self._clock.now() >= owed.item.expires_at:
@@ -144,7 +195,7 @@ class Courier:
         if status is DeliveryStatus.RETRY:
             wait_s = self._delay_s(owed.attempts, delivery.after_s)
             await self._remember(owed, "ready", delivery.detail, self._clock.now() + timedelta(seconds=wait_s))
-            await asyncio.sleep(wait_s)
+            await self._sleep(wait_s)
             return
         queue.popleft()
         await self._remember(owed, "done" if status is DeliveryStatus.DONE else "dead", delivery.detail, None)

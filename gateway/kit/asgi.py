@@ -28,7 +28,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # A string that never ends takes the rest: looking for its end again from every quotation mark
 # inside would cost the square of the body.
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class BodyTooLarge(MalformedMessage):
@@ -120,12 +121,11 @@ def json_depth(body: bytes) -> int:
     Of a text that is no JSON it is an upper bound of what a decoder would reach.
     """
     depth = deepest = 0
-    for match in _STRUCTURE.finditer(body):
-        first = match[0][:1]
-        if first in b"[{":
+    for bracket in _STRING.sub(b"", body).translate(None, _NO_BRACKETS):
+        if bracket in b"[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif first in b"]}":
+        else:
             depth -= 1
     return deepest
 

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gateway.domain.ids import SiteId
 from gateway.domain.topology import Tree
 from gateway.ports.clock import Clock
 from gateway.ports.fleet import LimitActuator, StationSettings
 from gateway.ports.gate import SiteGate
-from gateway.ports.grid import FactCarrier, GroupBinding, PeerSettings
+from gateway.ports.grid import FactCarrier, GroupBinding, PeerOperator, PeerSettings
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -100,6 +100,14 @@ class Running(Protocol):
     async def stop(self, grace_s: float) -> None:
         """End in order: no new work, let running work end for ``grace_s``, close."""
         ...
+
+
+@runtime_checkable
+class Operated(Protocol):
+    """A running adapter that can start things with its peers (OSCP: a registration), once started."""
+
+    @property
+    def operator(self) -> PeerOperator | None: ...
 
 
 class Adapter(Protocol):

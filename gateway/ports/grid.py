@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from gateway.domain.effects import OutboxItem
-from gateway.domain.envelope import BindingPolicy
+from gateway.domain.envelope import BindingPolicy, Block
+from gateway.domain.evidence import GATEWAY, Actor
 from gateway.domain.ids import NodeId, PeerId
 from gateway.domain.quantities import Phase, Volts
 
@@ -80,4 +81,38 @@ class FactCarrier(Protocol):
 
     async def deliver(self, item: OutboxItem) -> Delivery:
         """One attempt; ``item.id`` is the message id, the same on every attempt."""
+        ...
+
+
+class PeerOperator(Protocol):
+    """What an operator may start with a grid party; driven port, where an adapter can.
+
+    Every method stores its wish with the call that it owes and returns the id of that call; what
+    became of it is evidence (``report.delivered``, ``report.failed``). ``actor`` is who wants it.
+
+    Raises, all of them:
+        ActionRefused: it means nothing in the present relation; nothing changed.
+        StoreError: not stored, nothing will be sent.
+    """
+
+    async def register(self, peer: PeerId, *, actor: Actor = GATEWAY) -> str:
+        """Start a registration."""
+        ...
+
+    async def renew(self, peer: PeerId, *, actor: Actor = GATEWAY) -> str:
+        """Give the peer a new token and our present address."""
+        ...
+
+    async def end(self, peer: PeerId, *, actor: Actor = GATEWAY) -> str:
+        """End the relation. What falls back, falls back now."""
+        ...
+
+    async def handshake(self, peer: PeerId, *, actor: Actor = GATEWAY) -> str:
+        """Agree anew on who wants what of whom."""
+        ...
+
+    async def adjust(
+        self, peer: PeerId, group: str, type_: str, blocks: Sequence[Block], *, actor: Actor = GATEWAY
+    ) -> str:
+        """Ask for another capacity of a group, in total, on these blocks; ``type_`` in the peer's words."""
         ...

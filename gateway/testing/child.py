@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 from asyncio import StreamReader
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ READY_S = 20.0
 
 STOP_S = 10.0
 """Real seconds for an orderly end before the process is killed."""
+
+QUIET_PORTS = (20_000, 32_000)
+"""Linux lends from 32768 on, others from 49152."""
 
 LAST_LINES = 20
 """Lines of standard error that are kept for an error message."""
@@ -140,6 +145,73 @@ async def gateway_child(command: Sequence[str], folder: Path) -> AsyncIterator[G
         await child.kill()
 
 
+class Lives:
+    """One gateway after another in the same folder; a context manager that leaves none behind."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self._command = command
+        self._folder = folder
+        self._stack = AsyncExitStack()
+        self._child: GatewayChild | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Lives:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *problem: object) -> None:
+        self._look_away()
+        await self._stack.aclose()
+
+    async def begin(self) -> Mapping[str, int]:
+        """Start one; its ports once it is ready.
+
+        Raises:
+            ChildFailed: it did not get ready.
+        """
+        self._child = await self._stack.enter_async_context(gateway_child(self._command, self._folder))
+        ports = await self._child.ready()
+        self._watch = asyncio.create_task(self._watch_over(self._child))
+        return ports
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self._look_away()
+        if self._child is not None:
+            await self._child.kill()
+        self._child = None
+
+    async def stop(self) -> None:
+        """Ask it to end and wait; nothing to do while none lives.
+
+        Raises:
+            ChildFailed: it did not end in order.
+        """
+        self._look_away()
+        if self._child is not None:
+            await self._child.stop()
+
+    async def lost(self) -> None:
+        """Return never while none dies by itself.
+
+        Raises:
+            ChildFailed: as soon as one has.
+        """
+        await asyncio.shield(self._lost)
+
+    async def _watch_over(self, child: GatewayChild) -> None:
+        try:
+            await child.died()
+        except ChildFailed as problem:
+            if not self._lost.done():
+                self._lost.set_exception(problem)
+
+    def _look_away(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+
+
 async def ask(command: Sequence[str], folder: Path, timeout_s: float) -> tuple[int, str, str]:
     """Run a command to its end: exit code, standard output, standard error.
 
@@ -167,6 +239,23 @@ def parse_ready(line: str) -> dict[str, int]:
         return {str(name): int(port) for name, port in ports.items()}
     except (ValueError, TypeError, AttributeError) as problem:
         raise ChildFailed(f"the gateway's line {line!r} names no ports: {problem}") from problem
+
+
+def quiet_ports(names: Sequence[str]) -> dict[str, int]:
+    """A free port for each name that stays ours while nobody listens on it.
+
+    They lie below the range from which systems lend ports to outgoing connections.
+    """
+    chance = random.SystemRandom()
+    with ExitStack() as held:
+        ports: dict[str, int] = {}
+        while len(ports) < len(names):
+            line = held.enter_context(socket.socket())
+            port = chance.randrange(*QUIET_PORTS)
+            with suppress(OSError):
+                line.bind(("127.0.0.1", port))
+                ports[names[len(ports)]] = port
+        return ports
 
 
 def child_environment() -> dict[str, str]:

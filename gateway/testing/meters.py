@@ -24,8 +24,8 @@ class Meter:
     ) -> None:
         self.node = node
         self.posted = 0
-        self.refused = 0
-        self.last_problem = ""
+        self.refusals: list[tuple[datetime, datetime, str]] = []
+        """Readings that were not taken: when each was sent, when that was clear, and why."""
         self._url = f"{url}/v1/sites/{site}/measurements"
         self._read = read
         host = url.partition("://")[2]
@@ -35,11 +35,12 @@ class Meter:
         """Post for ever. A reading that does not get through is counted and gone, as with real meters."""
         while True:
             due = clock.now() + timedelta(seconds=EVERY_S)
-            await self.post(clock.now())
+            await self.post(clock)
             await clock.sleep_until(due)
 
-    async def post(self, now: datetime) -> None:
+    async def post(self, clock: Clock) -> None:
         """Post one reading."""
+        now = clock.now()
         rows = [
             {"node": self.node, "quantity": name, "value": value, "measured_at": rfc3339(now)}
             for name, value in self._read(now).items()
@@ -48,17 +49,14 @@ class Meter:
         try:
             answer = await self._caller.post(self._url, headers={"Content-Type": "application/json"}, content=body)
         except GatewayError as problem:
-            self._count(False, str(problem))
+            self.refusals.append((now, clock.now(), str(problem)))
             return
-        self._count(answer.status < 300, f"HTTP {answer.status} {answer.body[:200].decode(errors='replace')}")
+        if answer.status < 300:
+            self.posted += 1
+        else:
+            text = f"HTTP {answer.status} {answer.body[:200].decode(errors='replace')}"
+            self.refusals.append((now, clock.now(), text))
 
     async def close(self) -> None:
         """Hang up."""
         await self._caller.aclose()
-
-    def _count(self, stored: bool, answer: str) -> None:
-        if stored:
-            self.posted += 1
-        else:
-            self.refused += 1
-            self.last_problem = answer

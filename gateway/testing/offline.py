@@ -6,6 +6,7 @@ read-only, next to the running writer.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import sys
@@ -16,9 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gateway.domain.timeline import rfc3339
+from gateway.domain.timeline import parse_rfc3339
 from gateway.testing.child import ChildFailed, ask
-from gateway.testing.narrate import Check
 
 SITE_FILE = "site.yaml"
 """What the configuration is called in the folder that is asked."""
@@ -28,6 +28,9 @@ GRIDGATE = (sys.executable, "-m", "gateway")
 
 QUESTION_S = 15.0
 """Real seconds for one question; an evening's log is read in less than one."""
+
+MAX_LOG = 10_000
+"""Entries read of one log; an evening has some hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +85,43 @@ def texts(value: object) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """Where the evidence log ended. None and empty when it did not verify."""
+class Entry:
+    """One entry of the evidence log, as ``gridgate evidence list`` tells it."""
 
-    size: int | None = None
-    root: str = ""
-
-
-async def evidence_check(folder: Path) -> tuple[Check, Head]:
-    """Whether the stopped gateway's log verifies, as an auditor would ask."""
-    said = await question(folder, "evidence", "verify", SITE_FILE)
-    size, root = said.document.get("size"), said.document.get("root")
-    ok = said.code == 0 and said.document.get("ok") is True and isinstance(size, int) and size > 0
-    if not ok or not isinstance(size, int):
-        problems = "; ".join(sorted(texts(said.document.get("problems")))) or said.error or "no answer"
-        return Check("evidence", False, f"the log does not verify: {problems}"), Head()
-    return Check("evidence", True, f"{size} entries verify against the signed head"), Head(size, str(root))
+    type: str
+    at: datetime
+    subject: Mapping[str, str]
+    body: Mapping[str, Any]
 
 
-async def trace_check(folder: Path, node: str, at: datetime | None, request_id: str) -> Check:
-    """Whether ``trace`` leads from a meter value to the message that set the limit, and to a verdict."""
-    if at is None or not request_id:
-        return Check("trace", False, "no cut was kept, so there is no meter value to trace")
-    said = await question(folder, "trace", f"{node}@{rfc3339(at)}", SITE_FILE)
-    reached = request_id in said.document.get("requests", ())
-    verdicts = said.document.get("verdicts") or []
-    measured = said.document.get("measurement")
-    text = (
-        f"from {node}'s meter value during the cut, trace reaches the forecast: {'yes' if reached else 'no'}, "
-        f"verdicts: {len(verdicts)}" + (f" ({said.error})" if said.error else "")
-    )
-    return Check("trace", said.code == 0 and measured is not None and reached and bool(verdicts), text)
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a stopped gateway left on disk: whether its log verifies, the log, and the lineage of one meter value."""
+
+    verified: Answer
+    log: Sequence[Entry] = ()
+    traced: Answer | None = None
+
+    def of(self, type_: str, **subject: str) -> list[Entry]:
+        """Entries of a type about this subject, oldest first."""
+        return [e for e in self.log if e.type == type_ and all(e.subject.get(k) == v for k, v in subject.items())]
+
+
+async def examine(folder: Path, measured: str | None) -> Left:
+    """Ask as an auditor would. ``measured`` is a meter value, NODE@TIME, to be traced.
+
+    Raises:
+        ChildFailed: an answer took too long.
+    """
+    asked = [
+        question(folder, "evidence", "verify", SITE_FILE),
+        question(folder, "evidence", "list", SITE_FILE, "--limit", str(MAX_LOG)),
+    ]
+    if measured is not None:
+        asked.append(question(folder, "trace", measured, SITE_FILE))
+    verified, listed, *traced = await asyncio.gather(*asked)
+    log = [
+        Entry(row["type"], parse_rfc3339(row["at"]), row["subject"], row["body"])
+        for row in reversed(listed.document.get("entries", ()))
+    ]
+    return Left(verified, log, traced[0] if traced else None)

@@ -47,17 +47,28 @@ class LimitBook:
     """Limits of one node over time, as they were announced. A later one overwrites what it covers.
 
     ``static_w`` is the device's own limit (None: none); ``reaction`` is how long an old value may
-    still be used after a tighter one that takes effect at once was acknowledged.
+    still be used after a tighter one that takes effect at once was acknowledged. Nobody reacts in
+    an absence: then the time counts from its end.
     """
 
     def __init__(self, static_w: float | None = None, reaction: timedelta = timedelta(seconds=60)) -> None:
         self._static_w = math.inf if static_w is None else static_w
         self._reaction = reaction
         self._said: list[Announcement] = []
+        self._absences: list[tuple[datetime, datetime | None]] = []
 
     def announce(self, announcement: Announcement) -> None:
         """Add what was said last."""
         self._said.append(announcement)
+
+    def absent(self, start: datetime) -> None:
+        """From ``start`` on nobody is there who could act on what is said."""
+        self._absences.append((start, None))
+
+    def present(self, end: datetime) -> None:
+        """The absence is over."""
+        start, _ = self._absences.pop()
+        self._absences.append((start, end))
 
     def announced_w(self, instant: datetime) -> float:
         """The limit at ``instant`` by everything acknowledged until then."""
@@ -76,9 +87,19 @@ class LimitBook:
     def _may_know(self, instant: datetime) -> Iterable[int]:
         for known in range(len(self._said) + 1):
             heard = known == 0 or self._said[known - 1].sent_at <= instant
-            replaced = known < len(self._said) and self._said[known].acked_at + self._reaction <= instant
-            if heard and not replaced:
+            replaced_at = self._enforceable_at(self._said[known]) if known < len(self._said) else None
+            if heard and (replaced_at is None or instant < replaced_at):
                 yield known
+
+    def _enforceable_at(self, announcement: Announcement) -> datetime | None:
+        """From when on the announcement must be followed; None: nobody can say yet."""
+        due = announcement.acked_at + self._reaction
+        for start, end in self._absences:
+            if start < due and end is None:
+                return None
+            if end is not None and start < due and announcement.acked_at < end:
+                due = end + self._reaction
+        return due
 
     def _value(self, instant: datetime, known: int) -> float:
         for announcement in reversed(self._said[:known]):
@@ -152,11 +173,17 @@ class Register:
 
 @dataclass(slots=True)
 class Excess:
-    """How far and how long a node was above what was permitted; ``at`` is the worst instant."""
+    """How far and how long a node was above what was permitted; ``at`` is the worst instant.
+
+    ``worst_w`` and ``seconds`` are all that was seen, ``blamed_w`` and ``blamed_s`` what was not
+    forgiven.
+    """
 
     worst_w: float = 0.0
     seconds: float = 0.0
     at: datetime | None = None
+    blamed_w: float = 0.0
+    blamed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +204,9 @@ class Physics:
     excess: dict[str, Excess] = field(default_factory=dict)
     registers: dict[str, Register] = field(default_factory=dict)
     offered: Register = field(default_factory=Register)
-    last: Reading | None = None
+    track: list[Reading] = field(default_factory=list)
+    forgiven: list[tuple[datetime, datetime]] = field(default_factory=list)
+    """When an excess is seen and not held against the site, because no controller could prevent it."""
 
     def sample(self, now: datetime) -> Reading:
         """Read every device, add up, compare, integrate."""
@@ -186,14 +215,24 @@ class Physics:
             watts = draw.power_w(now)
             for node in above(draw.node):
                 power[node] = power.get(node, 0.0) + watts
-        passed_s = (now - self.last.at).total_seconds() if self.last is not None else 0.0
+        passed_s = (now - self.track[-1].at).total_seconds() if self.track else 0.0
         for node, watts in power.items():
             self.registers.setdefault(node, Register()).add(now, watts)
             self._compare(node, watts, now, passed_s)
         self.offered.add(now, self.possible_w(now))
         limits = {node: book.announced_w(now) for node, book in self.limits.items()}
-        self.last = Reading(now, power, limits)
-        return self.last
+        self.track.append(Reading(now, power, limits))
+        return self.track[-1]
+
+    @property
+    def last(self) -> Reading | None:
+        """The newest sample."""
+        return self.track[-1] if self.track else None
+
+    def overs(self, node: str) -> list[tuple[datetime, float]]:
+        """At every sample, how far the node was above what it may draw, W; negative below."""
+        book = self.limits[node]
+        return [(r.at, r.power_w[node] - book.permitted_w(r.at)) for r in self.track]
 
     def possible_w(self, now: datetime) -> float:
         """The most that all controllable devices together could draw by the limits known now."""
@@ -217,16 +256,24 @@ class Physics:
         """Seconds in excess at the node where they are most."""
         return max((e.seconds for e in self.excess.values()), default=0.0)
 
+    def blamed_w(self) -> float:
+        """The most that any node was above what it may draw, forgiven times left out."""
+        return max((e.blamed_w for e in self.excess.values()), default=0.0)
+
     def _compare(self, node: str, watts: float, now: datetime, passed_s: float) -> None:
         book = self.limits.get(node)
         if book is None:
             return
         seen = self.excess.setdefault(node, Excess())
         over = watts - book.permitted_w(now)
-        if over > TOLERANCE_W:
-            seen.seconds += passed_s
-            if over > seen.worst_w:
-                seen.worst_w, seen.at = over, now
+        if over <= TOLERANCE_W:
+            return
+        seen.seconds += passed_s
+        if over > seen.worst_w:
+            seen.worst_w, seen.at = over, now
+        if not any(start <= now <= end for start, end in self.forgiven):
+            seen.blamed_s += passed_s
+            seen.blamed_w = max(seen.blamed_w, over)
 
 
 def above(node: str) -> Iterable[str]:

@@ -16,6 +16,8 @@ from gateway.pki.dev import DevPki, make_dev_pki
 DSO = "dso"
 """Name of the grid party in the configuration, and of its certificate."""
 
+LISTENERS = ("grid", "ocpp", "admin")
+
 TOKEN_BYTES = 48
 """Length of the token that both sides are given before they register (OSCP 2.0, token A)."""
 
@@ -96,12 +98,15 @@ def build_stage(folder: Path, plan: SitePlan) -> Stage:
     return stage
 
 
-def write_site(stage: Stage, plan: SitePlan, *, dso_host: str) -> None:
-    """Write ``site.yaml``. ``dso_host``: host and port that the gateway may call for the DSO."""
+def write_site(stage: Stage, plan: SitePlan, *, dso_host: str, ports: Mapping[str, int] | None = None) -> None:
+    """Write ``site.yaml``. ``dso_host``: host and port that the gateway may call for the DSO.
+
+    ``ports`` by listener; any free ones without it.
+    """
     yaml = YAML()
     yaml.default_flow_style = None
     with stage.site_file.open("w", encoding="utf-8") as file:
-        yaml.dump(_document(stage, plan, dso_host), file)
+        yaml.dump(_document(stage, plan, dso_host, ports or {}), file)
 
 
 def meter_name(node: str) -> str:
@@ -109,7 +114,7 @@ def meter_name(node: str) -> str:
     return node.replace("/", "-")
 
 
-def _document(stage: Stage, plan: SitePlan, dso_host: str) -> dict[str, Any]:
+def _document(stage: Stage, plan: SitePlan, dso_host: str, ports: Mapping[str, int]) -> dict[str, Any]:
     return {
         "site": {"id": plan.id, "timezone": "UTC", "operator_domain": plan.operator_domain},
         "nodes": [dict(node) for node in plan.nodes],
@@ -140,7 +145,7 @@ def _document(stage: Stage, plan: SitePlan, dso_host: str) -> dict[str, Any]:
             }
         ],
         "meters": [{"node": n, "principal": f"urn:gridgate:meter:{meter_name(n)}"} for n in plan.meters],
-        "listeners": {name: _listener(stage, name) for name in ("grid", "ocpp", "admin")},
+        "listeners": {name: _listener(stage, name, ports.get(name, 0)) for name in LISTENERS},
         "client": {"grid": _client(stage)},
         "adapters": {"oscp": {"key_file": "secrets/oscp.key"}},
         "store": {"path": "gridgate.db", "head": "gridgate.head", "key": "gridgate-evidence.key"},
@@ -159,12 +164,12 @@ def _evse(station: StationPlan) -> dict[str, Any]:
     }
 
 
-def _listener(stage: Stage, name: str) -> dict[str, Any]:
+def _listener(stage: Stage, name: str, port: int) -> dict[str, Any]:
     settings = stage.pki.settings(name)
     files = {"certificate": settings.certificate, "key": settings.key, "client_ca": settings.client_ca}
     return {
         "host": settings.host,
-        "port": 0,
+        "port": port,
         "trust": settings.trust.value,
         "policy": settings.policy,
         **{key: _relative(stage, path) for key, path in files.items()},

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from gateway.domain.errors import ConfigError, GatewayError
+from gateway.domain.timeline import rfc3339
 from gateway.testing.cast import Dso, StationActor
-from gateway.testing.child import GatewayChild, gateway_child
+from gateway.testing.child import Lives, quiet_ports
 from gateway.testing.clock import StoryClock
-from gateway.testing.judge import Notebook, judge
+from gateway.testing.judge import Acknowledged, Death, Evening, Lie, Notebook
 from gateway.testing.meters import Meter
-from gateway.testing.narrate import Check, Narrator, Verdict, narrator, watts
-from gateway.testing.offline import GRIDGATE, evidence_check, stored_requests, trace_check
-from gateway.testing.physics import Announcement, BuildingLoad, Draw, LimitBlock, LimitBook, Physics, Reading
-from gateway.testing.stage import SitePlan, Stage, build_stage, meter_name, write_site
+from gateway.testing.narrate import Narrator, Verdict, narrator, watts
+from gateway.testing.offline import GRIDGATE, examine, stored_requests
+from gateway.testing.physics import Announcement, Draw, LimitBlock, LimitBook, Physics, Reading
+from gateway.testing.stage import LISTENERS, SitePlan, Stage, build_stage, meter_name, write_site
 from gateway.testing.stories import STORIES
 from gateway.testing.story import CarPlan, Forecast, Story
 
@@ -115,11 +116,10 @@ async def _guarded(
         # SIGINT is the runner's; a plain kill must end our children as well.
         with suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    world: World | None = None
     try:
         async with asyncio.timeout(WALL_LIMIT_S):
-            world = World(story, seed, build_stage(folder, story.site(seed)), hooks, voice)
-            return await world.perform(command)
+            world = World(story, seed, build_stage(folder, story.site(seed)), command, hooks, voice)
+            return await world.perform()
     except TimeoutError:
         error = f"the story did not end within {WALL_LIMIT_S:.0f} s"
     except ConfigError as problem:
@@ -155,7 +155,9 @@ class _LostEveningError(Exception):
 class World:
     """One evening. Implements ``gateway.testing.story.Scene`` for the script."""
 
-    def __init__(self, story: Story, seed: int, stage: Stage, hooks: Hooks, voice: Narrator) -> None:
+    def __init__(
+        self, story: Story, seed: int, stage: Stage, command: Sequence[str], hooks: Hooks, voice: Narrator
+    ) -> None:
         self.seed = seed
         self._story = story
         self._plan: SitePlan = story.site(seed)
@@ -170,6 +172,7 @@ class World:
         self._dso = Dso(stage, self._plan.group, self._clock)
         self._stations = {s.id: StationActor(s, stage, self._clock, seed) for s in self._plan.stations}
         self._physics = self._build_physics()
+        self._lives = Lives((*command, "run", str(stage.site_file), "--story-clock", str(self._clock)), stage.folder)
         self._meters: list[Meter] = []
         self._grid_url = ""
 
@@ -187,9 +190,9 @@ class World:
         """Wait for story time."""
         await self._clock.sleep_until(instant)
 
-    async def join_grid(self) -> None:
+    async def join_grid(self, promise_s: float = 120.0) -> None:
         """The DSO registers, shakes hands and sends heartbeats from now on."""
-        await self._dso.join(self._grid_url)
+        await self._dso.join(self._grid_url, promise_s)
         self.say("the DSO registered over OSCP, swapped tokens and shook hands")
 
     async def forecast(self, kind: Forecast, blocks: Sequence[LimitBlock]) -> str:
@@ -197,14 +200,21 @@ class World:
         sent_at = self._clock.now()
         request = await self._dso.forecast(kind, blocks)
         stored = stored_requests(self._stage.store, [request])
-        self._notes.forecasts.append(request)
+        acked_at = self._clock.now()
+        self._notes.forecasts.append(Acknowledged(request, acked_at))
+        if self._notes.deadline is not None and self._notes.fresh_at is None:
+            self._notes.fresh_at = sent_at
         if request not in stored:
             self._notes.missing_at_204.append(request)
             self._give_up_if_asked()
         if kind is Forecast.LIMIT:
-            said = Announcement(sent_at, self._clock.now(), tuple(blocks))
-            self._physics.limits[self._plan.root].announce(said)
+            self._announce(Announcement(sent_at, acked_at, tuple(blocks)))
         return request
+
+    async def repeat(self, request: str) -> None:
+        """The same bytes under the same id again; acknowledged again."""
+        await self._dso.repeat(request)
+        self._notes.repeated += 1
 
     async def timed_cut(self, blocks: Sequence[LimitBlock]) -> float | None:
         """Post a cut and wait until the connection is physically below it.
@@ -214,43 +224,101 @@ class World:
             kept within twice the reaction time, or lowered nobody.
         """
         posted = self._clock.monotonic()
-        self._notes.cut_request = await self.forecast(Forecast.LIMIT, blocks)
-        limit = min(block.watts for block in blocks)
-        patience = self._clock.now() + timedelta(seconds=2 * self._story.reaction_s)
-        while self._used_w() > limit:
-            if self._clock.now() > patience:
-                return None
-            await self.until(self._clock.now() + timedelta(seconds=1))
-        await self.until(self._clock.now() + timedelta(seconds=STRAGGLER_S))
-        self._notes.cut_kept_at = self._clock.now()
-        accepted = [t for s in self._stations.values() for t in s.lowered_since(posted)]
-        if accepted:
-            self._notes.cut_ms = (max(accepted) - posted) * 1000
-        return self._notes.cut_ms
+        self._notes.signal = await self.forecast(Forecast.LIMIT, blocks)
+        return await self._followed(posted, min(block.watts for block in blocks))
+
+    async def fall_silent(self) -> datetime:
+        """Nothing after the next heartbeat that is acknowledged; when the next one is missed."""
+        self._notes.deadline = await self._dso.fall_silent()
+        return self._notes.deadline
+
+    async def timed_fallback(self, deadline: datetime, blocks: Sequence[LimitBlock], request: str) -> float | None:
+        """Wait for the deadline and then until the connection is physically below the fallback."""
+        await self.until(deadline)
+        late_s = self._clock.wall_seconds((self._clock.now() - deadline).total_seconds())
+        passed = self._clock.monotonic() - late_s
+        self._notes.signal = request
+        self._announce(Announcement(deadline, deadline, tuple(blocks)))
+        return await self._followed(passed, min(block.watts for block in blocks))
+
+    def speak_again(self) -> None:
+        """Heartbeats again; what was said before the silence is not said again by them."""
+        self._dso.speak()
 
     async def plug_in(self, car: CarPlan) -> None:
         """A car is plugged in and authorised."""
         await self._stations[car.station].plug_in(car)
         self.say(f"{car.station}: a car that takes up to {watts(car.max_w)} wants {car.wants_wh / 1000:.1f} kWh")
 
+    async def unplug(self, station: str) -> None:
+        """The car at a station leaves."""
+        await self._stations[station].unplug()
+        self.say(f"{station}: the car leaves")
+
+    async def lie(self, station: str) -> None:
+        """A station keeps no limit from now on; nobody can prevent what it takes until others made room.
+
+        It begins right after its meter was read, when it takes longest until it is noticed.
+        """
+        actor = self._stations[station]
+        before = actor.reports
+        while actor.reports == before:
+            await self.until(self._clock.now() + timedelta(seconds=1))
+        actor.lie()
+        now = self._clock.now()
+        self._notes.lie = Lie(station, actor.plan.node, now)
+        self._physics.forgiven.append((now, now + timedelta(seconds=self._story.reaction_s)))
+
+    async def kill(self) -> None:
+        """SIGKILL for the gateway."""
+        self._notes.deaths.append(Death(self._clock.now()))
+        for book in self._physics.limits.values():
+            book.absent(self._notes.deaths[-1].killed_at)
+        await self._lives.kill()
+        self.say("the gateway was killed (SIGKILL)")
+
+    async def restart(self) -> None:
+        """The gateway starts again on the same ports and store."""
+        await self._lives.begin()
+        ready_at = self._clock.now()
+        self._notes.deaths[-1] = replace(self._notes.deaths[-1], ready_at=ready_at)
+        for book in self._physics.limits.values():
+            book.present(ready_at)
+        self.say("the gateway is ready again, on the same ports and the same store")
+
+    def _announce(self, said: Announcement) -> None:
+        self._physics.limits[self._plan.root].announce(said)
+
+    async def _followed(self, since: float, limit_w: float) -> float | None:
+        """Real ms from ``since`` (monotonic) to the last acceptance of a lower limit, once it is kept."""
+        patience = self._clock.now() + timedelta(seconds=2 * self._story.reaction_s)
+        while self._used_w() > limit_w:
+            if self._clock.now() > patience:
+                return None
+            await self.until(self._clock.now() + timedelta(seconds=1))
+        self._notes.kept_ms = (self._clock.monotonic() - since) * 1000
+        await self.until(self._clock.now() + timedelta(seconds=STRAGGLER_S))
+        self._notes.kept_at = self._clock.now()
+        accepted = [t for s in self._stations.values() for t in s.lowered_since(since)]
+        if accepted:
+            self._notes.ack_ms = (max(accepted) - since) * 1000
+        return self._notes.ack_ms
+
     # --- the evening ---------------------------------------------------------------------------
 
-    async def perform(self, command: Sequence[str]) -> Verdict:
+    async def perform(self) -> Verdict:
         """Play, stop, judge."""
         speed = f"{self._story.speed:g}×"
         self._voice.open(f"gridgate demo · {self._story.title} · seed {self.seed} · {speed}")
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._dso.stop)
-            write_site(self._stage, self._plan, dso_host=await self._dso.start())
-            site, clock = str(self._stage.site_file), str(self._clock)
-            child = await stack.enter_async_context(
-                gateway_child((*command, "run", site, "--story-clock", clock), self._stage.folder)
-            )
-            ports = await child.ready()
+            write_site(self._stage, self._plan, dso_host=await self._dso.start(), ports=quiet_ports(LISTENERS))
+            await stack.enter_async_context(self._lives)
+            ports = await self._lives.begin()
             self.say(f"the gateway is ready: {', '.join(f'{k} {v}' for k, v in sorted(ports.items()))}")
             await self._connect(ports, stack)
-            await self._play_out(child)
-            await self._collect(child)
+            await self._play_out()
+            await self._collect()
         return await self._judge()
 
     async def _connect(self, ports: Mapping[str, int], stack: AsyncExitStack) -> None:
@@ -261,13 +329,14 @@ class World:
             stack.push_async_callback(meter.close)
         for station in self._stations.values():
             stack.push_async_callback(station.stop)
-            await station.start(f"wss://127.0.0.1:{ports['ocpp']}")
+        url = f"wss://127.0.0.1:{ports['ocpp']}"
+        await asyncio.gather(*(station.start(url) for station in self._stations.values()))
 
-    async def _play_out(self, child: GatewayChild) -> None:
+    async def _play_out(self) -> None:
         """Everything that lives during the evening; ends with the script."""
         background = [
             asyncio.ensure_future(work)
-            for work in (child.died(), self._sample(), self._draw(), *(m.run(self._clock) for m in self._meters))
+            for work in (self._lives.lost(), self._sample(), self._draw(), *(m.run(self._clock) for m in self._meters))
         ]
         script = asyncio.ensure_future(self._run_script())
         try:
@@ -284,41 +353,46 @@ class World:
         await self._story.script(self, self._start)
         await self.until(self._end)
 
-    async def _collect(self, child: GatewayChild) -> None:
+    async def _collect(self) -> None:
         """Write down what the actors know, then end them and the gateway."""
-        self._notes.heartbeats_out, self._notes.heartbeats_in = self._dso.heartbeats()
-        self._notes.reports = self._dso.reports()
-        self._notes.profiles = {name: s.accepted for name, s in self._stations.items()}
-        for station in self._stations.values():
-            await station.stop()
-        await child.stop()
+        notes = self._notes
+        notes.heartbeats_out, notes.heartbeats_in = self._dso.heartbeats()
+        notes.reports = self._dso.reports()
+        notes.profiles = {name: s.accepted for name, s in self._stations.items()}
+        notes.visits = [visit for s in self._stations.values() for visit in s.visits]
+        notes.meter_readings = sum(meter.posted for meter in self._meters)
+        notes.meter_refusals = [refusal for meter in self._meters for refusal in meter.refusals]
+        # Who is still on the line holds up the gateway's orderly end.
+        await asyncio.gather(*(a.stop() for a in self._stations.values()), *(m.close() for m in self._meters))
+        await self._lives.stop()
         self.say("the gateway has stopped")
 
     async def _judge(self) -> Verdict:
         if self._hooks.after_stop is not None:
             self._hooks.after_stop(self._stage.store)
-        checks = judge(self._physics, self._notes, self._plan.stations, self._plan.root, self._story.least_share)
-        checks.append(self._meters_heard())
-        folder = self._stage.folder
-        verify, head = await evidence_check(folder)
-        checks.append(verify)
-        checks.append(await trace_check(folder, self._plan.root, self._notes.cut_kept_at, self._notes.cut_request))
+        kept_at = self._notes.kept_at
+        measured = None if kept_at is None else f"{self._plan.root}@{rfc3339(kept_at)}"
+        left = await examine(self._stage.folder, measured)
+        evening = Evening(self._plan, self._physics, self._notes, left, self._start, self._end, self._story.speed)
+        checks = tuple(trial(evening) for trial in self._story.trials)
+        size, root = left.verified.document.get("size"), left.verified.document.get("root")
+        verified = left.verified.document.get("ok") is True
         return Verdict(
             story=self._story.name,
             seed=self.seed,
-            signal_to_ack_ms=None if self._notes.cut_ms is None else round(self._notes.cut_ms),
+            signal_to_ack_ms=None if self._notes.ack_ms is None else round(self._notes.ack_ms),
             excess_w=round(self._physics.worst().worst_w),
             excess_s=round(self._physics.excess_seconds()),
-            evidence=head.size,
-            root=head.root,
-            checks=tuple(checks),
+            evidence=size if verified else None,
+            root=str(root) if verified else "",
+            checks=checks,
             figures=self._figures(),
         )
 
     # --- parts ---------------------------------------------------------------------------------
 
     def _build_physics(self) -> Physics:
-        house = BuildingLoad(self.seed)
+        house = self._story.house(self.seed)
         draws = [Draw("main/house", house.power_w, house.power_w, controllable=False)]
         draws += [Draw(s.plan.node, s.power_w, s.wish_w) for s in self._stations.values()]
         reaction = timedelta(seconds=self._story.reaction_s)
@@ -345,7 +419,7 @@ class World:
         """Look at every device once per story second."""
         while True:
             self._physics.sample(self._clock.now())
-            if self._physics.excess_seconds() > 0:
+            if self._physics.blamed_w() > 0:
                 self._give_up_if_asked()
             await self.until(self._clock.now() + timedelta(seconds=1))
 
@@ -361,12 +435,6 @@ class World:
     def _give_up_if_asked(self) -> None:
         if self._hooks.stop_on_failure:
             raise _LostEveningError
-
-    def _meters_heard(self) -> Check:
-        posted, refused = sum(m.posted for m in self._meters), sum(m.refused for m in self._meters)
-        problem = next((m.last_problem for m in self._meters if m.last_problem), "")
-        text = f"{posted} meter readings stored, {refused} refused" + (f": {problem}" if problem else "")
-        return Check("meters_heard", posted > 0 and refused == 0, text)
 
     def _figures(self) -> dict[str, int | float | str]:
         return {

@@ -7,7 +7,7 @@ for it before the route runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -30,15 +30,16 @@ from gateway.domain.errors import (
     UnknownNode,
 )
 from gateway.domain.events import OperatorActed, OperatorAction
-from gateway.domain.evidence import Json
-from gateway.domain.ids import NodeId, SiteId
+from gateway.domain.evidence import Actor, Json
+from gateway.domain.ids import NodeId, PeerId, SiteId
 from gateway.domain.measurement import Measurement
 from gateway.kit.asgi import BodyTooLarge, parse_json, peer_from, read_body
 from gateway.ports.adapter import ASGIApp
 from gateway.ports.gate import Inbound, Receipt, Verdict
+from gateway.ports.grid import PeerOperator
 from gateway.web import metrics
 from gateway.web.measurements import read_measurements
-from gateway.web.operate import read_action
+from gateway.web.operate import read_action, read_wish
 from gateway.web.rights import Action, Principal, decide, principal_of
 
 ACTION = "x-gridgate-action"
@@ -46,6 +47,9 @@ ACTION = "x-gridgate-action"
 
 MAX_ACTION_BYTES = 4 * 1024
 """A reason with its quotes and escapes."""
+
+MAX_WISH_BYTES = 128 * 1024
+"""A request for capacity with all its blocks."""
 
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -116,6 +120,17 @@ class View(Protocol):
         """
         ...
 
+    async def start_with_peer(
+        self, event: OperatorActed, inbound: Inbound, start: Callable[[PeerOperator], Awaitable[str]]
+    ) -> tuple[Receipt, str]:
+        """Start something with a grid party; also the id of the call that is owed now.
+
+        Raises:
+            ActionRefused: it means nothing in the present relation.
+            StoreError: not stored, nothing is sent.
+        """
+        ...
+
 
 def admin_app(view: View) -> ASGIApp:
     """The application of the admin listener."""
@@ -133,6 +148,7 @@ def build(view: View) -> FastAPI:
     _add_site(app, view)
     _add_measurements(app, view)
     _add_actions(app, view)
+    _add_peer_actions(app, view)
     app.add_exception_handler(GatewayError, _answer_ours)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_bug)
@@ -233,29 +249,8 @@ def _add_measurements(app: FastAPI, view: View) -> None:
 
 def _add_actions(app: FastAPI, view: View) -> None:
     async def act(site: str, action: OperatorAction, subject: str, request: Request) -> Response:
-        _check_site(view, site)
-        _check_json(request)
-        body = await read_body(request.scope, request.receive, limit=MAX_ACTION_BYTES)
-        principal = _principal(request, view)
-        actor = peer_from(request.scope).actor("operator", principal.name if principal is not None else "")
-        request_id = request.headers.get("x-request-id", "")
-        event, inbound = read_action(
-            action, subject, parse_json(body), body=body, request_id=request_id, actor=actor, now=view.now()
-        )
-        receipt = await view.operate(event, inbound)
-        if receipt.verdict is Verdict.CONFLICT:
-            text = "this X-Request-ID came before, with another body"
-            return _error(HTTPStatus.CONFLICT, "admin.request-id-reused", text, "draw a new one")
-        return _json(
-            HTTPStatus.OK,
-            {
-                "action": action.value,
-                "subject": subject,
-                "request_id": inbound.message_id,
-                "duplicate": receipt.verdict is Verdict.DUPLICATE,
-                "evidence": list(receipt.evidence),
-            },
-        )
+        event, inbound, _ = await _action(view, site, action, subject, request)
+        return _done(event, inbound, await view.operate(event, inbound))
 
     @_route(app, view, Action.OPERATE, "/v1/sites/{site}/envelopes/{envelope}/withdraw", "POST")
     async def withdraw(site: str, envelope: str, request: Request) -> Response:
@@ -268,6 +263,72 @@ def _add_actions(app: FastAPI, view: View) -> None:
     @_route(app, view, Action.OPERATE, "/v1/sites/{site}/evses/{path:path}/trust", "POST")
     async def trust(site: str, path: str, request: Request) -> Response:
         return await act(site, OperatorAction.TRUST, path, request)
+
+
+def _add_peer_actions(app: FastAPI, view: View) -> None:
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/peers/{peer}/adjust", "POST")
+    async def adjust(site: str, peer: str, request: Request) -> Response:
+        more = frozenset({"group", "type", "blocks"})
+        event, inbound, document = await _action(view, site, OperatorAction.ADJUST, peer, request, more)
+        group, type_, blocks = read_wish(document)
+        actor = event.message.actor
+        receipt, call = await view.start_with_peer(
+            event, inbound, lambda operator: operator.adjust(PeerId(peer), group, type_, blocks, actor=actor)
+        )
+        return _done(event, inbound, receipt, call)
+
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/peers/{peer}/{verb}", "POST")
+    async def start(site: str, peer: str, verb: str, request: Request) -> Response:
+        found = _PEER_VERBS.get(verb)
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f'nothing is called "{verb[:100]}"')
+        action, begin = found
+        event, inbound, _ = await _action(view, site, action, peer, request)
+        actor = event.message.actor
+        receipt, call = await view.start_with_peer(
+            event, inbound, lambda operator: begin(operator, PeerId(peer), actor)
+        )
+        return _done(event, inbound, receipt, call)
+
+
+_PEER_VERBS: Mapping[str, tuple[OperatorAction, Callable[[PeerOperator, PeerId, Actor], Awaitable[str]]]] = {
+    "register": (OperatorAction.REGISTER, lambda o, peer, actor: o.register(peer, actor=actor)),
+    "renew": (OperatorAction.RENEW, lambda o, peer, actor: o.renew(peer, actor=actor)),
+    "end": (OperatorAction.END, lambda o, peer, actor: o.end(peer, actor=actor)),
+    "handshake": (OperatorAction.HANDSHAKE, lambda o, peer, actor: o.handshake(peer, actor=actor)),
+}
+"""What is started with a grid party, by the last part of the path."""
+
+
+async def _action(
+    view: View, site: str, action: OperatorAction, subject: str, request: Request, more: frozenset[str] = frozenset()
+) -> tuple[OperatorActed, Inbound, Mapping[str, Any]]:
+    """An operator's message, read and not yet done."""
+    _check_site(view, site)
+    _check_json(request)
+    body = await read_body(request.scope, request.receive, limit=MAX_WISH_BYTES if more else MAX_ACTION_BYTES)
+    principal = _principal(request, view)
+    actor = peer_from(request.scope).actor("operator", principal.name if principal is not None else "")
+    request_id = request.headers.get("x-request-id", "")
+    document = parse_json(body)
+    event, inbound = read_action(
+        action, subject, document, body=body, request_id=request_id, actor=actor, now=view.now(), more=more
+    )
+    return event, inbound, document
+
+
+def _done(event: OperatorActed, inbound: Inbound, receipt: Receipt, call: str = "") -> Response:
+    if receipt.verdict is Verdict.CONFLICT:
+        text = "this X-Request-ID came before, with another body"
+        return _error(HTTPStatus.CONFLICT, "admin.request-id-reused", text, "draw a new one")
+    document = {
+        "action": event.action.value,
+        "subject": event.subject,
+        "request_id": inbound.message_id,
+        "duplicate": receipt.verdict is Verdict.DUPLICATE,
+        "evidence": list(receipt.evidence),
+    }
+    return _json(HTTPStatus.OK, {**document, "call": call} if call else document)
 
 
 def _check_json(request: Request) -> None:

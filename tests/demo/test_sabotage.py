@@ -10,39 +10,92 @@ from pathlib import Path
 
 import pytest
 
-from gateway.testing.world import Hooks, play
+from gateway.testing.world import WALL_LIMIT_S, Hooks, play
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(WALL_LIMIT_S + 20)]
 
 SABOTAGE = Path(__file__).parent / "sabotage"
+STOP = Hooks(stop_on_failure=True)
 SPEED = 120.0
-"""Twice the story's own: the verdict is asked for, not the figures."""
+"""Twice the stories' own: the verdict is asked for, not the figures."""
 
 
-def lose(capsys: pytest.CaptureFixture[str], script: str = "", hooks: Hooks | None = None) -> list[str]:
-    """Play with this gateway; the names of the checks that failed."""
-    command = (sys.executable, str(SABOTAGE / script)) if script else None
-    code = play("evening-peak", seed=3, json_output=True, gateway_command=command, speed=SPEED, hooks=hooks)
-    document = json.loads(capsys.readouterr().out)
-    assert (code, document["verdict"]) == (1, "failed"), document
-    assert document["error"] is None, "the evening was played and judged"
-    return [check["name"] for check in document["checks"] if not check["ok"]]
+class Evening:
+    """Plays a story with a gateway that is broken."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def lost(
+        self, story: str, script: str = "", *, hooks: Hooks | None = STOP, speed: float | None = SPEED
+    ) -> list[str]:
+        """The names of the checks that failed."""
+        command = (sys.executable, str(SABOTAGE / script)) if script else None
+        code = play(story, seed=3, json_output=True, gateway_command=command, speed=speed, hooks=hooks)
+        document = json.loads(self._capsys.readouterr().out)
+        assert (code, document["verdict"]) == (1, "failed"), document
+        assert document["error"] is None, "the evening was played and judged"
+        return [check["name"] for check in document["checks"] if not check["ok"]]
 
 
-def test_an_allocator_that_returns_the_maximum_exceeds_the_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no_excess" in lose(capsys, "allocates_the_maximum.py", Hooks(stop_on_failure=True))
+@pytest.fixture
+def evening(capsys: pytest.CaptureFixture[str]) -> Evening:
+    return Evening(capsys)
 
 
-def test_dropped_decreases_exceed_the_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no_excess" in lose(capsys, "dropped_decreases.py", Hooks(stop_on_failure=True))
+def test_an_allocator_that_returns_the_maximum_exceeds_the_cut(evening: Evening) -> None:
+    assert "no_excess" in evening.lost("evening-peak", "allocates_the_maximum.py")
 
 
-def test_an_acknowledgement_before_the_commit_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "durable_before_204" in lose(capsys, "acknowledges_before_commit.py", Hooks(stop_on_failure=True))
+def test_dropped_decreases_exceed_the_cut(evening: Evening) -> None:
+    assert "no_excess" in evening.lost("evening-peak", "dropped_decreases.py")
 
 
-def test_one_flipped_byte_of_evidence_is_found(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lose(capsys, hooks=Hooks(after_stop=_flip_one_bit)) == ["evidence"]
+def test_an_acknowledgement_before_the_commit_is_seen(evening: Evening) -> None:
+    assert "durable_before_204" in evening.lost("evening-peak", "acknowledges_before_commit.py")
+
+
+def test_one_flipped_byte_of_evidence_is_found(evening: Evening) -> None:
+    hooks = Hooks(after_stop=_flip_one_bit)
+    assert evening.lost("evening-peak", hooks=hooks, speed=None) == ["evidence"]
+
+
+def test_a_gateway_that_forgets_the_deadline_does_not_fall_back(evening: Evening) -> None:
+    failed = evening.lost("dso-silent", "forgets_the_deadline.py")
+    assert {"fallback_in_time", "fallback_recorded", "no_excess"} <= set(failed)
+
+
+def test_a_gateway_that_takes_the_first_heartbeat_for_a_fresh_limit_exceeds_the_fallback(evening: Evening) -> None:
+    failed = evening.lost("dso-silent", "believes_the_first_heartbeat.py")
+    assert {"fallback_recorded", "no_excess"} <= set(failed)
+    assert "fallback_in_time" not in failed
+
+
+def test_what_was_acknowledged_before_it_was_stored_is_lost_with_a_crash(evening: Evening) -> None:
+    failed = evening.lost("crash", "acknowledges_before_commit.py", hooks=None, speed=None)
+    assert {"durable_before_204", "recorded_once"} <= set(failed)
+
+
+def test_a_gateway_that_forgets_its_limits_when_it_dies_exceeds_them_afterwards(evening: Evening) -> None:
+    failed = evening.lost("crash", "forgets_limits_at_restart.py", speed=None)
+    assert "no_excess" in failed
+    assert "kept_while_dead" not in failed, "the stations kept what they held"
+
+
+def test_stations_without_schedules_of_their_own_exceed_a_cut_that_begins_while_nobody_is_there(
+    evening: Evening,
+) -> None:
+    failed = evening.lost("crash", "plans_no_cuts.py", speed=None)
+    assert {"kept_while_dead", "no_excess"} <= set(failed)
+
+
+def test_a_car_that_came_while_nobody_was_there_and_is_not_recorded_is_missed(evening: Evening) -> None:
+    assert evening.lost("crash", "drops_late_transactions.py", speed=None) == ["sessions_once"]
+
+
+def test_a_gateway_that_believes_every_station_lets_the_liar_have_it(evening: Evening) -> None:
+    failed = evening.lost("lying-station", "believes_every_station.py")
+    assert {"others_made_room", "liar_named", "no_excess"} <= set(failed)
 
 
 def _flip_one_bit(store: Path) -> None:

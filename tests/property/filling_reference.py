@@ -60,10 +60,13 @@ def rows_of(places: Sequence[Place], asks: Sequence[Ask], unit: Literal["W", "A"
         amps = {phase: sum(Fraction(o.fixed_a.get(phase, 0)) for o in inside) for phase in ("L1", "L2", "L3")}
         watts = sum(Fraction(o.fixed_w) for o in inside) + voltage_v * sum(amps.values())
         for limit in place.limits_w:
-            takes = {a.id: Fraction(1 if unit == "W" else voltage_v * len(a.phases or amps)) for a in here}
+            volts = {a.id: Fraction(voltage_v if a.voltage_v is None else a.voltage_v) for a in here}
+            takes = {a.id: Fraction(1 if unit == "W" else volts[a.id] * len(a.phases or amps)) for a in here}
             rows.append(Row(f"{place.id}:{limit.label}", max(Fraction(limit.value) - watts, Fraction(0)), takes))
         for phase, limits in place.limits_a.items():
-            takes = {a.id: Fraction(1) for a in here if phase in (a.phases or amps)}
+            takes = {
+                a.id: Fraction(len(a.phases or amps) if a.loose else 1) for a in here if phase in (a.phases or amps)
+            }
             rows += [
                 Row(f"{place.id}:{limit.label}", max(Fraction(limit.value) - amps[phase], Fraction(0)), takes)
                 for limit in limits

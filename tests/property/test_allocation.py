@@ -25,9 +25,11 @@ class Problem:
     asks: tuple[Ask, ...]
     policy: Policy
     unit: Literal["W", "A"]
+    few: int
+    """Up to how many asks the allocator goes without arrays: here both ways are tried."""
 
     def solve(self) -> Filling:
-        return allocate(self.places, self.asks, self.policy, unit=self.unit, voltage_v=VOLTAGE_V)
+        return allocate(self.places, self.asks, self.policy, unit=self.unit, voltage_v=VOLTAGE_V, few=self.few)
 
     def rows(self) -> list[reference.Row]:
         return reference.rows_of(self.places, self.asks, self.unit, VOLTAGE_V)
@@ -90,9 +92,11 @@ def problems(
                 deadline=draw(st.none() | st.integers(0, 3)),
                 phases=draw(st.sampled_from([(), ("L1",), ("L2",), ("L3", "L1"), ("L1", "L2", "L3")])),
                 keep=keeping and draw(st.booleans()),
+                voltage_v=draw(st.sampled_from([None, None, 240])),
+                loose=draw(st.sampled_from([False, False, True])),
             )
         )
-    return Problem(tree, tuple(asks), draw(st.sampled_from(policies)), unit)
+    return Problem(tree, tuple(asks), draw(st.sampled_from(policies)), unit, draw(st.sampled_from([0, 99])))
 
 
 def loads(problem: Problem, filling: Filling) -> list[tuple[reference.Row, float]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from adapters.ocpp.core.intake import OpenTransaction
+from adapters.ocpp.core.quirks import Quirk
 from adapters.ocpp.session import Diagnosis, Received, Send
 from adapters.ocpp.translate.profile import Capability
 from gateway.domain.events import Event
@@ -79,6 +80,10 @@ class Memory:
     capability: Capability | None = None
     transactions: dict[str, OpenTransaction] = field(default_factory=dict)
     skew_s: int | None = None
+    about: dict[str, str] = field(default_factory=dict)
+    """Vendor, model, firmware as its last boot said."""
+    distrusted: set[int] = field(default_factory=set)
+    """Connectors or EVSEs that said they allow more than they accepted: each limit needs proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Tools:
     draw_transaction: Callable[[], int]
     diagnose: Diagnosis
     user_key: bytes = field(repr=False)
+    quirks: tuple[Quirk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
 from adapters.ocpp.core.intake import Durability, Facts, Intake, OpenTransaction
 from adapters.ocpp.translate.instant import read_instant
 from adapters.ocpp.translate.meter import samples_16
@@ -127,24 +125,27 @@ def security_event(message: v16.SecurityEventNotificationRequest, facts: Facts) 
     return Intake(_EMPTY, events=(note,))
 
 
+def log_status(
+    message: v16.DiagnosticsStatusNotificationRequest | v16.LogStatusNotificationRequest, facts: Facts
+) -> Intake:
+    """§4.4 and security whitepaper 5.13: nobody here asked for an upload."""
+    return Intake(_EMPTY, events=(facts.noted("station.log", "LogStatusNotification", status=message.status),))
+
+
 def sign_certificate(message: v16.SignCertificateRequest, facts: Facts) -> Intake:
     """Security whitepaper 5.18: this gateway signs nothing for stations."""
-    return Intake(encode(v16.SignCertificateResponse(status="Rejected")))
-
-
-def plain(message: msgspec.Struct, facts: Facts) -> Intake:
-    """Read, and nothing to say."""
-    return Intake(_EMPTY)
+    note = facts.noted("station.certificate-asked", "SignCertificate")
+    return Intake(encode(v16.SignCertificateResponse(status="Rejected")), events=(note,))
 
 
 HANDLERS: Mapping[str, Callable[[Any, Facts], Intake]] = MappingProxyType(
     {
         "Authorize": authorize,
         "DataTransfer": data_transfer,
-        "DiagnosticsStatusNotification": plain,
+        "DiagnosticsStatusNotification": log_status,
         "FirmwareStatusNotification": firmware_status,
         "Heartbeat": heartbeat,
-        "LogStatusNotification": plain,
+        "LogStatusNotification": log_status,
         "MeterValues": meter_values,
         "SecurityEventNotification": security_event,
         "SignCertificate": sign_certificate,

@@ -20,6 +20,9 @@ from gateway.domain.quantities import WattHours
 from gateway.domain.timeline import rfc3339
 from gateway.ports.fleet import EvseBinding
 
+MAX_ALERTS = 5
+"""Lines of evidence for one NotifyEvent."""
+
 _EMPTY = b"{}"
 _ACCEPTED = v201.IdTokenInfoType(status="Accepted")
 _INVALID = v201.IdTokenInfoType(status="Invalid")
@@ -96,20 +99,86 @@ def security_event(message: v201.SecurityEventNotificationRequest, facts: Facts)
 
 
 def charging_limit(message: v201.NotifyChargingLimitRequest, facts: Facts) -> Intake:
-    """K12: somebody else limits the station as well."""
-    source = message.charging_limit.charging_limit_source
-    note = facts.noted("station.external-limit", "NotifyChargingLimit", source=source, evse=message.evse_id)
+    """K12: somebody else limits the station as well. It keeps the tighter one by itself."""
+    limit = message.charging_limit
+    periods = [p.limit for s in message.charging_schedule or () for p in s.charging_schedule_period]
+    unit = message.charging_schedule[0].charging_rate_unit if message.charging_schedule else None
+    note = facts.noted(
+        "station.external-limit",
+        "NotifyChargingLimit",
+        source=limit.charging_limit_source,
+        evse=message.evse_id,
+        critical=limit.is_grid_critical,
+        lowest=min(periods, default=None),
+        unit=unit,
+    )
     return Intake(_EMPTY, events=(note,))
+
+
+def cleared_limit(message: v201.ClearedChargingLimitRequest, facts: Facts) -> Intake:
+    """K13: that limit has ended; ours goes on to hold."""
+    source = message.charging_limit_source
+    note = facts.noted("station.external-limit-ended", "ClearedChargingLimit", source=source, evse=message.evse_id)
+    return Intake(_EMPTY, events=(note,))
+
+
+def log_status(message: v201.LogStatusNotificationRequest, facts: Facts) -> Intake:
+    """N01: nobody here asked for an upload."""
+    return Intake(_EMPTY, events=(facts.noted("station.log", "LogStatusNotification", status=message.status),))
+
+
+def published_firmware(message: v201.PublishFirmwareStatusNotificationRequest, facts: Facts) -> Intake:
+    """L03."""
+    note = facts.noted("station.firmware", "PublishFirmwareStatusNotification", status=message.status)
+    return Intake(_EMPTY, events=(note,))
+
+
+def monitored_event(message: v201.NotifyEventRequest, facts: Facts) -> Intake:
+    """N07: what a station monitors by itself; alerts are worth a line, periodic values are not."""
+    alerts = [data for data in message.event_data if data.trigger == "Alerting"]
+    notes = tuple(
+        facts.noted(
+            "station.alert",
+            "NotifyEvent",
+            component=data.component.name,
+            variable=data.variable.name,
+            value=data.actual_value,
+            cleared=data.cleared,
+        )
+        for data in alerts[:MAX_ALERTS]
+    )
+    return Intake(_EMPTY, events=notes)
 
 
 def sign_certificate(message: v201.SignCertificateRequest, facts: Facts) -> Intake:
     """A02: this gateway signs nothing for stations."""
-    return Intake(encode(v201.SignCertificateResponse(status="Rejected")))
+    note = facts.noted("station.certificate-asked", "SignCertificate", use=message.certificate_type)
+    return Intake(encode(v201.SignCertificateResponse(status="Rejected")), events=(note,))
+
+
+def contract_certificate(message: v201.Get15118EVCertificateRequest, facts: Facts) -> Intake:
+    """M01: no pool of contract certificates stands behind this gateway."""
+    note = facts.noted("vehicle.certificate-asked", "Get15118EVCertificate", wanted=message.action)
+    return Intake(encode(v201.Get15118EVCertificateResponse(status="Failed", exi_response="")), events=(note,))
+
+
+def certificate_status(message: v201.GetCertificateStatusRequest, facts: Facts) -> Intake:
+    """M06: no OCSP responder is asked here; the station decides without."""
+    return Intake(encode(v201.GetCertificateStatusResponse(status="Failed")))
 
 
 def charging_needs(message: v201.NotifyEVChargingNeedsRequest, facts: Facts) -> Intake:
     """K15: an acceptance would promise a schedule for the vehicle within a minute."""
-    return Intake(encode(v201.NotifyEVChargingNeedsResponse(status="Rejected")))
+    needs = message.charging_needs
+    note = facts.noted(
+        "vehicle.needs",
+        "NotifyEVChargingNeeds",
+        evse=message.evse_id,
+        transfer=needs.requested_energy_transfer,
+        departure=needs.departure_time,
+        energy_wh=None if needs.ac_charging_parameters is None else needs.ac_charging_parameters.energy_amount,
+    )
+    return Intake(encode(v201.NotifyEVChargingNeedsResponse(status="Rejected")), events=(note,))
 
 
 def charging_schedule(message: v201.NotifyEVChargingScheduleRequest, facts: Facts) -> Intake:
@@ -125,21 +194,23 @@ def plain(message: msgspec.Struct, facts: Facts) -> Intake:
 HANDLERS: Mapping[str, Callable[[Any, Facts], Intake]] = MappingProxyType(
     {
         "Authorize": authorize,
-        "ClearedChargingLimit": plain,
+        "ClearedChargingLimit": cleared_limit,
         "DataTransfer": data_transfer,
         "FirmwareStatusNotification": firmware_status,
+        "Get15118EVCertificate": contract_certificate,
+        "GetCertificateStatus": certificate_status,
         "Heartbeat": heartbeat,
-        "LogStatusNotification": plain,
+        "LogStatusNotification": log_status,
         "MeterValues": meter_values,
         "NotifyChargingLimit": charging_limit,
         "NotifyCustomerInformation": plain,
         "NotifyDisplayMessages": plain,
         "NotifyEVChargingNeeds": charging_needs,
         "NotifyEVChargingSchedule": charging_schedule,
-        "NotifyEvent": plain,
+        "NotifyEvent": monitored_event,
         "NotifyMonitoringReport": plain,
         "NotifyReport": plain,
-        "PublishFirmwareStatusNotification": plain,
+        "PublishFirmwareStatusNotification": published_firmware,
         "ReportChargingProfiles": plain,
         "ReservationStatusUpdate": plain,
         "SecurityEventNotification": security_event,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from adapters.ocpp.core import setup
 from adapters.ocpp.core.intake import clean
 from adapters.ocpp.session import NEVER_SENT, Ended, Fate
+from adapters.ocpp.translate.composite import Excess
 from adapters.ocpp.wire import Version
 from gateway.domain.effects import Command
 from gateway.domain.events import CommandAnswered, Outcome
@@ -48,6 +49,12 @@ def of_command(version: Version, command: Command, ended: Ended) -> CommandAnswe
     if word == setup.UNREADABLE:
         return _answered(command, Outcome.TIMEOUT, replace(ended, detail=word, ordered=False))
     return _answered(command, Outcome.ACCEPTED if good else Outcome.REJECTED, replace(ended, detail=word))
+
+
+def of_unproven(command: Command, ended: Ended, found: Excess, unit: str) -> CommandAnswered:
+    """Accepted, and not what the station says that it allows: in doubt, like silence."""
+    detail = f"accepted, but it allows {found.reported:g} {unit}, not {found.allowed:g}"
+    return _answered(command, Outcome.TIMEOUT, replace(ended, detail=detail, ordered=False))
 
 
 def of_lost(command: Command, ended: Ended) -> CommandAnswered:

@@ -21,6 +21,7 @@ MAX_PERIODS = 24
 """More periods than this in one schedule are of no use, whatever a station claims."""
 
 CAPABILITY, TRIGGER, INTERVAL, MEASURANDS, CLEAR = "capability", "trigger", "interval", "measurands", "clear"
+ALIGNED, ENDS = "aligned", "ends"
 
 UNREADABLE = "unreadable answer"
 
@@ -101,13 +102,33 @@ def report_meter(version: Version, interval_s: int, attempt: int = 0) -> list[Re
             )
             for tag, key, value in settings
         ]
-    component = v201.ComponentType(name="SampledDataCtrlr")
-    data = tuple(
-        v201.SetVariableDataType(component=component, variable=v201.VariableType(name=name), attribute_value=value)
-        for name, value in (("TxUpdatedInterval", str(interval_s)), ("TxUpdatedMeasurands", measurands))
-    )
-    payload = encode(v201.SetVariablesRequest(set_variable_data=data))
-    return [Request(_attempt(MEASURANDS, attempt), "SetVariables", payload, HOUSEKEEPING)]
+    sampled = (("TxUpdatedInterval", str(interval_s)), ("TxUpdatedMeasurands", measurands))
+    requests = [_set_variables(_attempt(MEASURANDS, attempt), "SampledDataCtrlr", sampled)]
+    if attempt == 0:
+        # The session's energy is the difference of the registers at both ends (E02, E06).
+        register = (("TxStartedMeasurands", MEASURAND_LISTS[-1]), ("TxEndedMeasurands", MEASURAND_LISTS[-1]))
+        requests.append(_set_variables(ENDS, "SampledDataCtrlr", register))
+    return requests
+
+
+def report_grid_meter(version: Version, interval_s: int) -> list[Request]:
+    """Have the station's own meter (connector or EVSE 0) reported, also while nobody charges.
+
+    Only clock-aligned values exist outside of transactions (1.6 §3.15, 2.0.1 J01).
+    """
+    if version is Version.V16:
+        pairs = (("MeterValuesAlignedData", MEASURAND_LISTS[1]), ("ClockAlignedDataInterval", str(interval_s)))
+        return [
+            Request(
+                ALIGNED,
+                "ChangeConfiguration",
+                encode(v16.ChangeConfigurationRequest(key=key, value=value)),
+                HOUSEKEEPING,
+            )
+            for key, value in pairs
+        ]
+    values = (("Measurands", MEASURAND_LISTS[1]), ("Interval", str(interval_s)))
+    return [_set_variables(ALIGNED, "AlignedDataCtrlr", values)]
 
 
 def clear_leftovers(version: Version, idle: Iterable[EvseBinding]) -> list[Request]:
@@ -151,6 +172,18 @@ def next_attempt(tag: str) -> int | None:
 
 def _attempt(tag: str, attempt: int) -> str:
     return f"{tag}/{attempt}"
+
+
+def _set_variables(tag: str, component: str, values: tuple[tuple[str, str], ...]) -> Request:
+    data = tuple(
+        v201.SetVariableDataType(
+            component=v201.ComponentType(name=component),
+            variable=v201.VariableType(name=name),
+            attribute_value=value,
+        )
+        for name, value in values
+    )
+    return Request(tag, "SetVariables", encode(v201.SetVariablesRequest(set_variable_data=data)), HOUSEKEEPING)
 
 
 def _number(text: str, default: int) -> int:

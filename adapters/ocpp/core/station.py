@@ -7,14 +7,20 @@ before starts in READING (OCPP 1.6 §4.2: no second boot after a plain reconnect
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
-from adapters.ocpp.core import answers_16, answers_201, boot, fate, setup
+from adapters.ocpp.core import answers_16, answers_201, boot, fate, leftovers, setup
 from adapters.ocpp.core.actions import ADAPTER, Action, Close, Job, Memory, Note, Options, Purpose, Tools
+from adapters.ocpp.core.holding import RESEND, Follow, Holding
 from adapters.ocpp.core.intake import Durability, Facts, Intake, clean, endpoint
+from adapters.ocpp.core.metering import POLL, Metering
+from adapters.ocpp.core.proof import RECHECK_S
+from adapters.ocpp.core.proof import TAG as PROOF
+from adapters.ocpp.core.quirks import Effect, effect_of
 from adapters.ocpp.session import (
     Ended,
     Fate,
@@ -28,7 +34,7 @@ from adapters.ocpp.session import (
 )
 from adapters.ocpp.translate.instant import read_instant
 from adapters.ocpp.translate.profile import Capability, set_profile
-from adapters.ocpp.wire import Version
+from adapters.ocpp.wire import Version, v16, v201
 from adapters.ocpp.wire.frames import ErrorCode
 from gateway.domain.effects import Command, Layer
 from gateway.domain.errors import LocalError
@@ -103,6 +109,9 @@ class StationCore:
         self._asked_to_boot = False
         self._announced = False
         self._boot_deadline: float | None = None
+        self._recheck_at: float | None = None
+        self._holding = Holding(version, settings, generation, memory, self._capability, self._effect)
+        self._metering = Metering(version, options.meter_interval_s)
         self._notes_from = 0.0
         self._notes = 0
         self.session = Session(
@@ -120,8 +129,9 @@ class StationCore:
     @property
     def next_deadline(self) -> float | None:
         """Monotonic second at which :meth:`tick` has something to do."""
-        known = [d for d in (self.session.next_deadline, self._boot_deadline) if d is not None]
-        return min(known, default=None)
+        metering = self._metering.deadline if self._memory.transactions else None
+        deadlines = (self.session.next_deadline, self._boot_deadline, self._recheck_at, metering)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # --- what happens to it --------------------------------------------------------------
 
@@ -142,8 +152,11 @@ class StationCore:
         if call.action == "BootNotification":
             return self._boot(call, now, at)
         facts = self._facts(call, now)
+        if isinstance(call.message, v201.ReportChargingProfilesRequest):
+            reply = self.session.reply(call.raw_id, b"{}")
+            return [reply, *self._follow(self._holding.reported(call.message, facts), now, at)]
         intake = self._handlers[call.action](call.message, facts)
-        skewed = self._skew(call, facts, at)
+        skewed = self._skew(call, facts, at) + self._flowing(call, intake, now, at)
         if intake.durability is Durability.AT_ONCE or (
             intake.durability is Durability.TELEMETRY and not intake.samples
         ):
@@ -164,7 +177,9 @@ class StationCore:
         if receipt.verdict is not Verdict.STORED:
             return
         for key in job.closed:
-            self._memory.transactions.pop(key, None)
+            over = self._memory.transactions.pop(key, None)
+            if over is not None:
+                self._holding.session_over(over.number)
         if job.opened is not None:
             self._memory.transactions[job.opened[0]] = job.opened[1]
 
@@ -198,12 +213,12 @@ class StationCore:
             return [Note((fate.not_sent(command, "not connected"),))]
         if command.transaction in self._starting:
             return self._park(command)
-        capability = self._memory.capability or self._assumed()
         try:
-            payload = set_profile(self.version, command, binding, capability, now)
+            payload = set_profile(self.version, command, binding, self._capability(), now)
         except LocalError as problem:
             return [Note((fate.not_sent(command, str(problem)),))]
         self._commands[command.id] = command
+        self._holding.sent(command, payload)
         request = Request(
             tag=command.id,
             action="SetChargingProfile",
@@ -235,11 +250,22 @@ class StationCore:
         actions = self._carry_on(self.session.tick(at), now, at)
         if self._boot_deadline is not None and at >= self._boot_deadline:
             actions += self._boot_overdue(now, at)
+        if self._recheck_at is not None and at >= self._recheck_at:
+            self._recheck_at = at + RECHECK_S
+            actions += self._follow(self._holding.recheck(), now, at)
+        charging = [transaction.number for transaction in self._memory.transactions.values()]
+        for request in self._metering.tick(charging, at, always=self._effect().poll_meter):
+            actions += self._carry_on(self.session.enqueue(request, at), now, at)
         return actions
+
+    def refused(self, code: str, reason: str, now: datetime, at: float) -> list[Action]:
+        """The line below refused something that the station sent."""
+        return self._carry_on([Refused(reason, code)], now, at)
 
     def gone(self, cause: str) -> tuple[Event, ...]:
         """The WebSocket is closed: the last events of this connection, each command's fate first."""
-        answers = [
+        answers: list[Event] = [*self._holding.lost()]
+        answers += [
             fate.of_lost(self._commands.pop(ended.request.tag), ended)
             for ended in self.session.close()
             if isinstance(ended, Ended) and ended.request.tag in self._commands
@@ -255,6 +281,7 @@ class StationCore:
     def _boot(self, call: Received, now: datetime, at: float) -> list[Action]:
         facts = self._facts(call, now)
         about, serials = boot.about(call.message)
+        self._memory.about = about
         note = facts.noted("station.boot", "BootNotification", **about)
         if self._proven_serial and serials and self.settings.serial not in serials:
             # OCPP 2.0.1 B01.FR.12: the certificate's station and the booting one are two.
@@ -330,7 +357,12 @@ class StationCore:
         self.phase = Phase.USABLE
         busy = {transaction.number for transaction in self._memory.transactions.values()}
         requests = setup.clear_leftovers(self.version, [b for b in self.settings.evses if b.number not in busy])
+        requests += self._holding.look().requests
         requests += setup.report_meter(self.version, self._options.meter_interval_s)
+        if self.settings.meter_node is not None:
+            requests += setup.report_grid_meter(self.version, self._options.meter_interval_s)
+        self._recheck_at = at + RECHECK_S
+        self._metering.watch(at)
         taken = {self._key(command) for command in self._commands.values()}
         outputs = [
             output
@@ -364,16 +396,38 @@ class StationCore:
         tag = ended.request.tag
         command = self._commands.pop(tag, None)
         if command is not None:
-            return [Note((fate.of_command(self.version, command, ended),))]
+            return self._follow(self._holding.answered(command, ended, self._facts(None, now)), now, at)
+        if tag in (leftovers.SWEPT, RESEND) or tag.startswith(PROOF):
+            return self._follow(self._holding.ended(ended, self._facts(None, now)), now, at)
         if ended.fate in (Fate.SUPERSEDED, Fate.DISCONNECTED):
             return []
         if tag == setup.CAPABILITY:
             return self._capability_read(ended)
         if tag == setup.TRIGGER:
             return self._boot_asked(ended, now, at)
-        if tag == setup.CLEAR:
+        if tag == setup.CLEAR or tag.startswith(leftovers.READ):
             return []
+        if tag == POLL:
+            return self._polled(ended, now, at)
         return self._configured(ended, now, at)
+
+    def _polled(self, ended: Ended, now: datetime, at: float) -> list[Action]:
+        """A refusal to be polled is remarked, once: then nothing measures that EVSE."""
+        good, word = False, ended.detail or ended.fate.value
+        if ended.fate is Fate.ANSWERED:
+            good, word = setup.accepted(self.version, "TriggerMessage", ended.payload)
+        if good or ended.fate in (Fate.SUPERSEDED, Fate.DISCONNECTED):
+            return []
+        self._metering.refused()
+        return self._remark(self._facts(None, now).noted("meter.silent", "TriggerMessage", answer=word), at)
+
+    def _follow(self, follow: Follow, now: datetime, at: float) -> list[Action]:
+        actions: list[Action] = [Note(follow.events)] if follow.events else []
+        for remark in follow.remarks:
+            actions += self._remark(remark, at)
+        for request in follow.requests:
+            actions += self._carry_on(self.session.enqueue(request, at), now, at)
+        return actions
 
     def _configured(self, ended: Ended, now: datetime, at: float) -> list[Action]:
         """The meter's configuration: a refusal is a remark, and a shorter list is tried."""
@@ -431,6 +485,19 @@ class StationCore:
             self._tools.draw_transaction,
         )
 
+    def _flowing(self, call: Received, intake: Intake, now: datetime, at: float) -> list[Action]:
+        """What a message says about meters and pauses besides its own meaning."""
+        by_evse = {binding.evse: binding.number for binding in self.settings.evses}
+        for sample in intake.samples:
+            if sample.node in by_evse:
+                self._metering.heard(by_evse[sample.node], at)
+        message = call.message
+        if not isinstance(message, v16.StatusNotificationRequest):
+            return []
+        return self._follow(
+            self._holding.paused(message.connector_id, paused=message.status == "SuspendedEVSE"), now, at
+        )
+
     def _skew(self, call: Received, facts: Facts, at: float) -> list[Action]:
         """A status is sent when it happens, so its time tells the station's clock."""
         timestamp = getattr(call.message, "timestamp", None) if call.action == "StatusNotification" else None
@@ -458,7 +525,15 @@ class StationCore:
         return tuple(allowed)
 
     def _assumed(self) -> Capability:
-        return Capability(periods=self._options.assumed_periods, unit=self.settings.rate_unit)
+        unit = self._effect().unit or self.settings.rate_unit
+        return Capability(periods=self._options.assumed_periods, unit=unit)
+
+    def _capability(self) -> Capability:
+        known = self._memory.capability or self._assumed()
+        return replace(known, kind=self._effect().kind or known.kind)
+
+    def _effect(self) -> Effect:
+        return effect_of(self._tools.quirks, self._memory.about)
 
     def _key(self, command: Command) -> str:
         return f"{command.evse}|{'session' if command.layer is Layer.SESSION else 'share'}"

@@ -49,8 +49,10 @@ class Outlet:
 
     def limit_a(self, now: datetime) -> float:
         """Current per phase that the station allows."""
-        if self.ignore_limits:
-            return self.max_a
+        return self.max_a if self.ignore_limits else self.obeyed_a(now)
+
+    def obeyed_a(self, now: datetime) -> float:
+        """Current per phase by the profiles held."""
         used = self.phases if self.car is None else min(self.car.phases, self.phases)
         held = self.store.limit_a(self.number, now, charging=self.running, voltage_v=self.voltage_v, phases=used)
         return self.max_a if held is None else min(held, self.max_a)

@@ -21,7 +21,7 @@ MAX_PERIODS = 24
 
 STATION_MAX, DEFAULT, TRANSACTION = "max", "default", "transaction"
 
-_PURPOSES = {
+PURPOSES = {
     "ChargePointMaxProfile": STATION_MAX,
     "ChargingStationMaxProfile": STATION_MAX,
     "TxDefaultProfile": DEFAULT,
@@ -112,6 +112,16 @@ class ProfileStore:
             return found
         return self._held.pop(profile_id, None) is not None
 
+    def clear_matching(self, purpose: str | None, level: int | None, outlet: int | None) -> bool:
+        """Remove what fits all that is given; whether there was any."""
+        fitting = {
+            p.id
+            for p in self._held.values()
+            if purpose in (None, p.purpose) and level in (None, p.level) and outlet in (None, p.outlet)
+        }
+        self._held = {key: p for key, p in self._held.items() if key not in fitting}
+        return bool(fitting)
+
     def transaction_ended(self, outlet: int) -> None:
         """A transaction's profiles die with it."""
         self._held = {key: p for key, p in self._held.items() if not (p.purpose == TRANSACTION and p.outlet == outlet)}
@@ -179,7 +189,7 @@ def _profile(
     periods: tuple[tuple[int, float, int], ...],
     received_at: datetime,
 ) -> Profile | None:
-    purpose = _PURPOSES.get(body.charging_profile_purpose)
+    purpose = PURPOSES.get(body.charging_profile_purpose)
     if purpose is None or body.charging_profile_kind != "Absolute" or schedule.start_schedule is None:
         return None
     return Profile(

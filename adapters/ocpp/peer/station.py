@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from adapters.ocpp.peer import words
+from adapters.ocpp.peer import reports, words
 from adapters.ocpp.peer.outlet import Car, Outlet
-from adapters.ocpp.peer.profiles import ProfileStore, read_profile
+from adapters.ocpp.peer.profiles import PURPOSES, ProfileStore, read_profile
 from adapters.ocpp.peer.rpc import Rpc
 from adapters.ocpp.wire import Version, encode, response_decoder, v16, v201
 from gateway.domain.errors import PeerTimeout, PeerUnreachable, ProtocolViolation
@@ -364,18 +364,27 @@ class SimulatedStation:
     # --- what it is told -------------------------------------------------------------------
 
     def _on_call(self, action: str, message: msgspec.Struct) -> bytes | None:
-        if self.mute:
-            return None
+        return None if self.mute else self._on_profile_call(message) or self._on_setting_call(message)
+
+    def _on_profile_call(self, message: msgspec.Struct) -> bytes | None:
         match message:
             case v16.SetChargingProfileRequest() | v201.SetChargingProfileRequest():
                 return self._install(message)
-            case (
-                v16.ClearChargingProfileRequest(id=number)
-                | v201.ClearChargingProfileRequest(charging_profile_id=number)
-            ):
+            case v16.ClearChargingProfileRequest() | v201.ClearChargingProfileRequest():
                 self._settle()
-                word = "Accepted" if self.profiles.clear(number) else "Unknown"
-                return b'{"status":"%s"}' % word.encode()
+                return b'{"status":"%s"}' % (b"Accepted" if self._clear(message) else b"Unknown")
+            case (
+                v16.GetCompositeScheduleRequest(connector_id=number) | v201.GetCompositeScheduleRequest(evse_id=number)
+            ) if number in self.outlets:
+                outlet, unit = self.outlets[number], message.charging_rate_unit
+                return reports.composite(self.version, outlet, self._clock.now(), message.duration, unit)
+            case v201.GetChargingProfilesRequest():
+                return self._report_profiles(message)
+            case _:
+                return None
+
+    def _on_setting_call(self, message: msgspec.Struct) -> bytes:
+        match message:
             case v16.GetConfigurationRequest(key=keys):
                 return self._configuration(keys or tuple(words.CONFIGURATION_16))
             case v16.ChangeConfigurationRequest(key=key, value=value):
@@ -404,6 +413,26 @@ class SimulatedStation:
             self._look(self.outlets[number])
         return b'{"status":"Accepted"}'
 
+    def _clear(self, message: v16.ClearChargingProfileRequest | v201.ClearChargingProfileRequest) -> bool:
+        criteria: tuple[str | None, int | None, int | None]
+        if isinstance(message, v16.ClearChargingProfileRequest):
+            number, criteria = message.id, (message.charging_profile_purpose, message.stack_level, message.connector_id)
+        else:
+            wanted = message.charging_profile_criteria or v201.ClearChargingProfileType()
+            number = message.charging_profile_id
+            criteria = (wanted.charging_profile_purpose, wanted.stack_level, wanted.evse_id)
+        if number is not None:
+            return self.profiles.clear(number)
+        purpose, level, outlet = criteria
+        return self.profiles.clear_matching(PURPOSES.get(purpose or "", purpose), level, outlet)
+
+    def _report_profiles(self, message: v201.GetChargingProfilesRequest) -> bytes:
+        found = reports.matching(self.profiles.held, message)
+        for index, profile in enumerate(found, 1):
+            payload = reports.report(message.request_id, profile, more=index < len(found))
+            self._send("ReportChargingProfiles", payload)
+        return b'{"status":"%s"}' % (b"Accepted" if found else b"NoProfiles")
+
     def _running(self, number: int) -> str | None:
         outlet = self.outlets[number]
         return outlet.transaction if outlet.running else None
@@ -427,7 +456,8 @@ class SimulatedStation:
         if key == "MeterValueSampleInterval":
             self.meter_interval_s = float(value)
             return "Accepted"
-        return "Accepted" if key == "MeterValuesSampledData" else "NotSupported"
+        known = ("MeterValuesSampledData", "MeterValuesAlignedData", "ClockAlignedDataInterval")
+        return "Accepted" if key in known else "NotSupported"
 
     def _variables(self, message: v201.GetVariablesRequest) -> bytes:
         known = words.VARIABLES_201

@@ -36,12 +36,15 @@ MAX_BACK = timedelta(days=1)
 class Capability:
     """What a station can hold. Defaults suit one that says nothing: the safe assumption.
 
-    ``periods``: periods per schedule; ``max_level``: highest stack level; ``unit``: ``A`` or ``W``.
+    ``periods``: periods per schedule; ``max_level``: highest stack level; ``unit``: ``A`` or ``W``;
+    ``kind``: ``Absolute``, or ``Relative`` for one that takes nothing else: then with one period,
+    the lowest, which holds whenever the transaction began.
     """
 
     periods: int = 1
     max_level: int = 1
     unit: str = "A"
+    kind: str = "Absolute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def set_profile(
     """
     phases = _phases(command, binding)
     starts_at = _start(command.schedule, now)
-    steps = collapse(_offsets(command.schedule, starts_at), 1 if _is_share(command) else capability.periods)
+    steps = collapse(_offsets(command.schedule, starts_at), _periods(command, capability))
     periods = [Period(offset, _limit(Watts(watts), binding, phases, capability.unit)) for offset, watts in steps]
     if version is Version.V16:
         return encode(_profile_16(command, binding, capability, rfc3339(starts_at), phases, periods))
@@ -117,6 +120,10 @@ def _loss(steps: Sequence[tuple[int, int]], index: int) -> float:
     if index + 2 == len(steps):
         return float("inf")
     return float((second - first) * (steps[index + 2][0] - middle))
+
+
+def _periods(command: Command, capability: Capability) -> int:
+    return 1 if _is_share(command) or capability.kind == "Relative" else capability.periods
 
 
 def _is_share(command: Command) -> bool:
@@ -173,9 +180,9 @@ def _profile_16(
             transaction_id=transaction,
             stack_level=0 if share else min(1, capability.max_level),
             charging_profile_purpose="TxDefaultProfile" if share else "TxProfile",
-            charging_profile_kind="Absolute",
+            charging_profile_kind="Relative" if capability.kind == "Relative" else "Absolute",
             charging_schedule=v16.ChargingSchedule(
-                start_schedule=starts_at,
+                start_schedule=None if capability.kind == "Relative" else starts_at,
                 charging_rate_unit="A" if capability.unit == "A" else "W",
                 charging_schedule_period=tuple(
                     v16.ChargingSchedulePeriod(start_period=p.offset_s, limit=p.limit, number_phases=phases)
@@ -204,12 +211,12 @@ def _profile_201(
             id=number,
             stack_level=0 if share else min(1, capability.max_level),
             charging_profile_purpose="TxDefaultProfile" if share else "TxProfile",
-            charging_profile_kind="Absolute",
+            charging_profile_kind="Relative" if capability.kind == "Relative" else "Absolute",
             transaction_id=None if share else command.transaction,
             charging_schedule=(
                 v201.ChargingScheduleType(
                     id=number,
-                    start_schedule=starts_at,
+                    start_schedule=None if capability.kind == "Relative" else starts_at,
                     charging_rate_unit="A" if capability.unit == "A" else "W",
                     charging_schedule_period=tuple(
                         v201.ChargingSchedulePeriodType(start_period=p.offset_s, limit=p.limit, number_phases=phases)

@@ -85,9 +85,12 @@ class Ask:
         phases: phases used, for unit A; none named counts as all three.
         keep: the minimum cannot be taken away. It is reserved before all others, and where such
             minima alone exceed a limit they stand as a violation instead of falling to 0.
+        voltage_v: phase to neutral, where it is not the problem's (unit A).
+        loose: whatever the ask takes on all its phases together, any one of them may carry (unit A):
+            what is true of a device that is told its power only.
 
     Raises:
-        InfeasibleAllocation: not ``0 <= min <= max``, a weight of 0 or less, an unknown phase.
+        InfeasibleAllocation: not ``0 <= min <= max``, a weight or voltage of 0 or less, an unknown phase.
     """
 
     id: str
@@ -99,12 +102,16 @@ class Ask:
     deadline: float | None = None
     phases: tuple[str, ...] = ()
     keep: bool = False
+    voltage_v: float | None = None
+    loose: bool = False
 
     def __post_init__(self) -> None:
         if not (isfinite(self.max) and 0 <= self.min <= self.max):
             raise InfeasibleAllocation(f"ask {self.id}: not 0 <= min <= max with min {self.min!r}, max {self.max!r}")
         if not (isfinite(self.weight) and self.weight > 0):
             raise InfeasibleAllocation(f"ask {self.id}: weight {self.weight!r} is not a finite number above 0")
+        if self.voltage_v is not None and not (isfinite(self.voltage_v) and self.voltage_v > 0):
+            raise InfeasibleAllocation(f"ask {self.id}: voltage {self.voltage_v!r} V is not a finite number above 0")
         if self.deadline is not None and not isfinite(self.deadline):
             raise InfeasibleAllocation(f"ask {self.id}: deadline {self.deadline!r} is not finite; leave it out")
         if len(set(self.phases)) != len(self.phases) or not set(self.phases) <= set(PHASES):

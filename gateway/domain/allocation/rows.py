@@ -53,6 +53,7 @@ def fill_rows(
     )
     while now.free.any():
         _round(now, sorted_rows, caps, mins, weights)
+    now.bottleneck[now.given >= caps] = NO_LIMIT
     return now.given, now.bottleneck
 
 

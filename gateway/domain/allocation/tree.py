@@ -66,7 +66,9 @@ class CompiledTree:
         self.index: Mapping[str, int] = {place.id: n for n, place in enumerate(places)}
         if len(self.index) != len(places):
             raise InfeasibleAllocation("two places have the same id")
-        self.parent = np.array([self._parent(place) for place in places], dtype=np.intp)
+        self._above = tuple(self._parent(place) for place in places)
+        self.parent = np.array(self._above, dtype=np.intp)
+        self._paths: dict[int, tuple[int, ...]] = {}
         self._generations = self._by_depth()
 
     def _parent(self, place: Place) -> int:
@@ -81,7 +83,7 @@ class CompiledTree:
         generations = []
         below: list[list[int]] = [[] for _ in self.ids]
         current: list[int] = []
-        for place, parent in enumerate(self.parent.tolist()):
+        for place, parent in enumerate(self._above):
             (current if parent < 0 else below[parent]).append(place)
         found = 0
         while current:
@@ -99,16 +101,42 @@ class CompiledTree:
             np.add.at(total, self.parent[generation], total[generation])
         return total
 
+    def sums(self, own: Mapping[int, float]) -> dict[int, float]:
+        """The same for few places with anything of their own: only those at or above one are named."""
+        total: dict[int, float] = {}
+        for place, value in own.items():
+            if value:
+                for above in self.path(place):
+                    total[above] = total.get(above, 0.0) + value
+        return total
+
+    def path(self, place: int) -> tuple[int, ...]:
+        """The place and everything above it, up to its root."""
+        known = self._paths.get(place)
+        if known is None:
+            above = self._above[place]
+            known = (place,) if above < 0 else (place, *self.path(above))
+            self._paths[place] = known
+        return known
+
+    def at(self, place: str) -> int:
+        """The number of a place at which an ask sits.
+
+        Raises:
+            InfeasibleAllocation: there is no such place.
+        """
+        try:
+            return self.index[place]
+        except KeyError as unknown:
+            raise InfeasibleAllocation(f"an ask sits at {unknown}, which is no place") from None
+
     def seat(self, places: Sequence[str]) -> Seats:
         """Compile the places at which asks sit, one each.
 
         Raises:
             InfeasibleAllocation: an ask at an unknown place.
         """
-        try:
-            at = np.array([self.index[place] for place in places], dtype=np.intp)
-        except KeyError as unknown:
-            raise InfeasibleAllocation(f"an ask sits at {unknown}, which is no place") from None
+        at = np.array([self.at(place) for place in places], dtype=np.intp)
         depth = np.empty(len(self.ids), dtype=np.intp)
         for number, generation in enumerate(self._generations):
             depth[generation] = number

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.testing.stories import evening_peak
+from gateway.testing.stories import crash, dso_silent, evening_peak, lying_station
 from gateway.testing.story import Story
 
-STORIES: dict[str, Story] = {story.name: story for story in (evening_peak.STORY,)}
+STORIES: dict[str, Story] = {
+    story.name: story for story in (evening_peak.STORY, dso_silent.STORY, crash.STORY, lying_station.STORY)
+}
 """By the name that ``gridgate demo`` takes."""

@@ -9,7 +9,7 @@ from gateway.app.state import Settings
 from gateway.domain import events as ev
 from gateway.domain.effects import Layer
 from gateway.domain.ids import NodeId, StationId
-from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, power
+from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, message, power
 
 E1 = "main/garage/evse-1"
 
@@ -52,7 +52,7 @@ def test_a_command_counts_from_the_moment_it_is_decided_and_until_it_is_resolved
     assert worst(driver) == raised.schedule.at(driver.now)
 
 
-def test_an_increase_waits_until_the_decrease_that_makes_room_is_confirmed() -> None:
+def test_an_increase_waits_until_the_decrease_that_makes_room_is_confirmed_and_followed() -> None:
     driver = Driver(tree=a_tree(2))
     driver.step(heartbeat(600), forecast((0, 600, 30_000)))
     driver.connect(1, 2)
@@ -65,6 +65,8 @@ def test_an_increase_waits_until_the_decrease_that_makes_room_is_confirmed() -> 
     assert sent == {E1: True}
     driver.obey = True
     driver.answer(driver.last.commands[0])
+    assert driver.commands[-1].evse == E1, "a car takes its time to follow"
+    driver.run_to(2 + driver.settings.guard_s / 60)
     assert driver.commands[-1].evse == "main/garage/evse-2"
     assert driver.target(1) == driver.target(2) == 11_000
 
@@ -112,6 +114,7 @@ def test_silence_makes_a_station_uncommandable_and_the_others_make_room() -> Non
     driver.obey = True
     for command in [c for c in driver.commands if c.evse == "main/garage/evse-2"][-1:]:
         driver.answer(command)
+    driver.step(ev.DeadlineReached(), now=driver.now + timedelta(seconds=driver.settings.guard_s))
     assert worst(driver, 1) + worst(driver, 2) + 8_000 <= 30_000 or worst(driver, 2) == 4140
 
 
@@ -197,6 +200,7 @@ def test_a_schedule_that_ran_out_goes_on_to_hold_its_share_until_the_session_goe
     driver.answer(share)
     assert worst(driver) == 4140
     driver.answer(session)
+    driver.step(ev.DeadlineReached(), now=driver.now + timedelta(seconds=driver.settings.guard_s))
     assert worst(driver) == 0
 
 
@@ -232,3 +236,60 @@ def test_a_decrease_whose_command_died_with_the_gateway_is_sent_again_on_the_nex
     told = {c.evse: c.schedule.at(driver.now) for c in driver.commands if c.layer is Layer.SESSION}
     assert len(told) == 2, "also the station whose target is its share or less is told"
     assert sum(told.values()) <= 2_000
+
+
+def test_a_decrease_is_told_once_also_where_an_old_connection_left_something_open() -> None:
+    driver = a_busy_site(limit_w=60_000)
+    driver.obey = False
+    driver.step(forecast((0, 600, 50_000), ident="first"))
+    driver.step(ev.GatewayStarted(2, "boot2", False, "cfg"), now=at(1))
+    driver.obey, driver.generation = True, 2
+    driver.connect(1, 2)
+    driver.commands.clear()
+    driver.step(forecast((0, 600, 30_000), ident="second"), now=at(2))
+    told = [c.evse for c in driver.commands]
+    assert sorted(told) == sorted(set(told)), "what was confirmed since is what we last asked for"
+
+
+def a_followed_car(limit_w: int = 50_000) -> Driver:
+    driver = a_busy_site(limit_w=limit_w)
+    driver.run_to(5)
+    driver.step(power(E1, driver.target(1), at(5)), now=at(5))
+    return driver
+
+
+def test_a_liar_is_found_also_while_small_decreases_keep_coming() -> None:
+    driver = a_followed_car()
+    for second in range(0, 60, 10):
+        now = at(5 + second / 60)
+        driver.step(power("main/house", 9_000 + 20 * second, now), now=now)
+        driver.step(power(E1, 22_000, now), now=now)
+    assert driver.types().count("device.lying") == 1
+    assert driver.state.grants[E1].lying
+
+
+def test_a_draw_from_before_a_decrease_is_no_lie_until_it_should_have_settled() -> None:
+    driver = a_followed_car()
+    held = driver.target(1)
+    driver.step(forecast((0, 600, 20_000), ident="cut"), now=at(5.1))
+    assert driver.target(1) < held
+    driver.step(power(E1, held, at(5.4)), now=at(5.4))
+    assert not driver.state.grants[E1].lying
+    driver.step(power(E1, held, at(6)), now=at(6))
+    assert driver.state.grants[E1].lying
+
+
+def test_what_a_car_drew_when_it_left_is_no_lie() -> None:
+    driver = a_followed_car()
+    driver.step(ev.SessionEnded(NodeId(E1), "tx-1", at(5.1), message("stop")), now=at(5.1))
+    driver.step(power("main/house", 9_000, at(5.2)), now=at(5.2))
+    driver.run_to(8)
+    assert not driver.state.grants[E1].lying
+
+
+def test_a_car_that_draws_more_than_the_share_alone_is_a_liar_too() -> None:
+    driver = Driver(tree=a_tree(1))
+    driver.connect(1)
+    driver.run_to(2)
+    driver.step(power(E1, 11_000, at(2)), now=at(2))
+    assert driver.state.grants[E1].lying

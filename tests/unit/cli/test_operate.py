@@ -155,3 +155,49 @@ def test_an_export_holds_the_signed_log_and_never_overwrites(evening: Path, tmp_
     assert lines[:2] == [origin, str(said.document["size"])]
     assert list((folder / "tile" / "entries").iterdir())
     assert gridgate("evidence", "export", folder, evening).code == 2
+
+
+@pytest.mark.anyio
+async def test_a_registration_without_an_address_is_refused_and_both_are_on_record(own: Path) -> None:
+    async with running(own) as (_, url):
+        said = await asked("peer", "register", "dso", own, "--reason", WHY, "--url", url, "--json")
+    assert (said.code, said.document["error"]["code"]) == (1, "domain.action-refused")
+    types = [
+        gridgate("evidence", "list", own, "--type", t, "--json").document["entries"]
+        for t in ("operator.acted", "signal.refused")
+    ]
+    assert [len(found) for found in types] == [1, 1]
+
+
+@pytest.mark.anyio
+async def test_a_request_for_capacity_needs_a_relation(own: Path) -> None:
+    words = ("--watts", "40000", "--from", "2026-03-01T18:00:00Z", "--to", "2026-03-01T19:00:00Z", "--reason", WHY)
+    async with running(own) as (_, url):
+        said = await asked("adjust", "dso", "DEPOT-7", *words, "--file", own, "--url", url, "--json")
+        naive = await asked(
+            "adjust", "dso", "DEPOT-7", "--watts", "1", "--from", "2026-03-01T18:00:00", "--to", "2026-03-01T19:00:00Z",
+            "--reason", WHY, "--file", own, "--url", url, "--json",
+        )  # fmt: skip
+    assert (said.code, said.document["error"]["code"]) == (1, "domain.action-refused")
+    assert (naive.code, naive.document["error"]["code"]) == (1, "admin.adjust")
+
+
+@pytest.mark.anyio
+async def test_a_peer_that_is_not_configured_is_refused(own: Path) -> None:
+    async with running(own) as (_, url):
+        said = await asked("peer", "handshake", "nobody", own, "--reason", WHY, "--url", url, "--json")
+    assert (said.code, said.document["error"]["code"]) == (1, "domain.action-refused")
+
+
+def test_an_invitation_is_a_token_for_its_owner_alone_and_is_never_overwritten(own: Path) -> None:
+    said = gridgate("peer", "invite", "aggregator", "--file", own, "--json")
+    token = Path(said.document["token"])
+    assert token.stat().st_mode & 0o077 == 0
+    assert token.read_text(encoding="ascii").strip() not in said.out
+    assert gridgate("peer", "invite", "aggregator", "--file", own).code == 2
+    assert gridgate("peer", "invite", "dso", "--file", own).code == 2
+
+
+def test_peers_are_listed_with_what_they_are_bound_to(evening: Path) -> None:
+    [peer] = gridgate("peer", "list", evening, "--offline", "--json").document["peers"]
+    assert (peer["peer"], peer["groups"]) == ("dso", ["DEPOT-7"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import gateway.testing.child as child_module
-from gateway.testing.child import ChildFailed, ask, gateway_child, parse_ready
+from gateway.testing.child import ChildFailed, Lives, ask, gateway_child, parse_ready, quiet_ports
 
 READY = 'print(\'ready {"grid": 1, "ocpp": 2}\')\n'
 SLEEP = "import signal; signal.pause()\n"
@@ -96,3 +96,35 @@ def test_a_question_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_a_line_ready_without_ports_is_an_error(line: str) -> None:
     with pytest.raises(ChildFailed):
         parse_ready(line)
+
+
+def test_one_life_after_another_and_a_kill_is_no_death_by_itself(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Lives(python(READY + SLEEP), tmp_path) as lives:
+            lost = asyncio.ensure_future(lives.lost())
+            assert await lives.begin() == {"grid": 1, "ocpp": 2}
+            await lives.kill()
+            await lives.stop()
+            assert await lives.begin() == {"grid": 1, "ocpp": 2}
+            await asyncio.sleep(0)
+            assert not lost.done()
+            lost.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_life_that_ends_by_itself_is_noticed(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Lives(python(READY + "raise SystemExit('disk full')"), tmp_path) as lives:
+            await lives.begin()
+            await lives.lost()
+
+    with pytest.raises(ChildFailed, match="disk full"):
+        asyncio.run(scene())
+
+
+def test_ports_that_stay_ours_are_free_different_and_not_lent_to_others() -> None:
+    ports = quiet_ports(["grid", "ocpp", "admin"])
+    assert list(ports) == ["grid", "ocpp", "admin"]
+    assert len(set(ports.values())) == 3
+    assert all(1024 < port < 32_768 for port in ports.values())

@@ -1,88 +1,123 @@
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from gateway.testing.judge import Notebook, Reported, judge
-from gateway.testing.narrate import Check
-from gateway.testing.physics import Draw, LimitBook, Physics
-from gateway.testing.stage import StationPlan
+from gateway.testing.judge import (
+    Death,
+    Evening,
+    Reported,
+    Trial,
+    cut_acknowledged,
+    durable,
+    fallback_in_time,
+    heartbeats,
+    kept_while_dead,
+    made_room,
+    meters_heard,
+    no_excess,
+    power_used,
+    registers_agree,
+    stations_followed,
+)
+from gateway.testing.physics import Physics
+from tests.unit.testing.evenings import at, good, physics, with_notes, with_physics
 
-SIX = datetime(2031, 3, 1, 18, tzinfo=UTC)
-STATIONS = (StationPlan("CP-1", "main/evse-1", "1.6"),)
+TRIALS = {
+    "no_excess": no_excess,
+    "power_used": power_used(0.7),
+    "stations_followed": stations_followed,
+    "durable_before_204": durable,
+    "heartbeats": heartbeats,
+    "measurements": registers_agree,
+    "meters_heard": meters_heard,
+    "cut_acknowledged": cut_acknowledged,
+    "fallback_in_time": fallback_in_time,
+    "kept_while_dead": kept_while_dead,
+    "others_made_room": made_room(60),
+}
 
 
-def at(seconds: float) -> datetime:
-    return SIX + timedelta(seconds=seconds)
-
-
-def an_evening(draw_w: float = 9_000.0, limit_w: float = 10_000.0) -> Physics:
-    physics = Physics({"main": LimitBook(limit_w)}, [Draw("main/evse-1", lambda _: draw_w, lambda _: 11_000.0)])
-    for second in range(0, 3_601, 10):
-        physics.sample(at(second))
-    return physics
-
-
-def good_notes() -> Notebook:
-    return Notebook(
-        forecasts=["q1"],
-        cut_request="q1",
-        cut_ms=40.0,
-        heartbeats_out=3,
-        heartbeats_in=3,
-        reports=[Reported(2.5 * n, at(n)) for n in range(60, 3_600, 60)],
-        profiles={"CP-1": 2},
-    )
-
-
-def verdicts(physics: Physics, notes: Notebook) -> dict[str, bool]:
-    checks = judge(physics, notes, STATIONS, "main", 0.7)
-    return {check.name: check.ok for check in checks}
+def failed(evening: Evening, *apart: str) -> list[str]:
+    """The names of the checks that fail, some left aside."""
+    checks = [trial(evening) for trial in TRIALS.values()]
+    assert [check.name for check in checks] == list(TRIALS)
+    return [check.name for check in checks if not check.ok and check.name not in apart]
 
 
 def test_a_good_evening_passes_every_check() -> None:
-    assert all(verdicts(an_evening(), good_notes()).values())
+    assert failed(good()) == []
 
 
 def off_by(part: float) -> list[Reported]:
-    return [replace(r, wh=r.wh * part) for r in good_notes().reports]
+    return [Reported(r.wh * part, r.measured_at) for r in good().notes.reports]
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil"),
+    ("name", "change"),
     [
-        ("stations_followed", lambda notes: replace(notes, profiles={})),
-        ("durable_before_204", lambda notes: replace(notes, missing_at_204=["q1"])),
-        ("durable_before_204", lambda notes: replace(notes, forecasts=[])),
-        ("heartbeats", lambda notes: replace(notes, heartbeats_in=0)),
-        ("heartbeats", lambda notes: replace(notes, heartbeats_out=0)),
-        ("measurements", lambda notes: replace(notes, reports=[])),
-        ("measurements", lambda notes: replace(notes, reports=off_by(1.03))),
-        ("measurements", lambda notes: replace(notes, reports=off_by(0.97))),
-        ("measurements", lambda notes: replace(notes, reports=[Reported(0, at(0))] * 9)),
-        ("cut_acknowledged", lambda notes: replace(notes, cut_ms=None)),
+        ("stations_followed", {"profiles": {}}),
+        ("durable_before_204", {"missing_at_204": ["q1"]}),
+        ("durable_before_204", {"forecasts": []}),
+        ("heartbeats", {"heartbeats_in": 0}),
+        ("heartbeats", {"heartbeats_out": 0}),
+        ("measurements", {"reports": []}),
+        ("measurements", {"reports": off_by(1.03)}),
+        ("measurements", {"reports": off_by(0.97)}),
+        ("measurements", {"reports": [Reported(0, at(0))] * 9}),
+        ("meters_heard", {"meter_readings": 0}),
+        ("meters_heard", {"meter_refusals": [(at(1_000), at(1_001), "HTTP 403")]}),
+        ("kept_while_dead", {"deaths": [Death(at(100), at(200))], "meter_refusals": []}),
+        ("fallback_in_time", {"ack_ms": 1_001.0}),
+        ("fallback_in_time", {"ack_ms": -1.0}),
+        ("fallback_in_time", {"kept_ms": None}),
+        ("others_made_room", {"lie": None}),
     ],
 )
-def test_each_check_fails_alone_on_what_it_is_for(name: str, spoil: Callable[[Notebook], Notebook]) -> None:
-    found = verdicts(an_evening(), spoil(good_notes()))
-    assert [check for check, ok in found.items() if not ok] == [name]
+def test_each_check_fails_alone_on_what_it_is_for(name: str, change: dict) -> None:
+    assert failed(with_notes(**change)) == [name]
 
 
-def test_a_site_above_its_limit_fails() -> None:
-    assert not verdicts(an_evening(draw_w=10_500), good_notes())["no_excess"]
+def test_a_cut_that_no_station_followed_fails() -> None:
+    assert failed(with_notes(ack_ms=None)) == ["cut_acknowledged", "fallback_in_time"]
+
+
+def test_a_death_without_samples_proves_nothing() -> None:
+    assert failed(with_notes(deaths=[]), "meters_heard") == ["kept_while_dead"]
+
+
+def test_stations_that_miss_the_cut_while_nobody_is_there_fail() -> None:
+    assert failed(with_physics(physics(draw_w=9_500, lie_w=3_000))) == [
+        "no_excess",
+        "measurements",
+        "kept_while_dead",
+        "others_made_room",
+    ]
 
 
 def test_a_site_that_is_simply_off_fails() -> None:
-    assert not verdicts(an_evening(draw_w=0), good_notes())["power_used"]
-    assert not verdicts(an_evening(draw_w=4_140), good_notes())["power_used"]
+    assert "power_used" in failed(with_physics(physics(draw_w=0)))
+    assert "power_used" in failed(with_physics(physics(draw_w=4_140)))
+
+
+def test_a_lie_without_effect_is_not_taken_for_one_that_was_dealt_with() -> None:
+    assert failed(with_physics(physics(lie_w=0)), "measurements") == ["others_made_room"]
+
+
+def test_an_excess_is_forgiven_no_longer_than_the_others_may_take_to_make_room() -> None:
+    assert failed(with_physics(physics(lie_w=3_000, lie_s=70)), "measurements") == ["no_excess", "others_made_room"]
 
 
 def test_an_evening_that_nobody_watched_fails() -> None:
-    checks = judge(Physics({}, []), Notebook(), STATIONS, "main", 0.7)
-    assert not any(check.ok for check in checks)
+    unwatched = Physics({"main": good().physics.limits["main"]}, [])
+    assert {"no_excess", "power_used", "measurements", "kept_while_dead"} <= set(failed(with_physics(unwatched)))
 
 
-def test_every_check_says_its_figures() -> None:
-    checks: list[Check] = judge(an_evening(), good_notes(), STATIONS, "main", 0.7)
-    assert all(any(c.isdigit() for c in check.detail) for check in checks)
+@pytest.mark.parametrize("trial", TRIALS.values(), ids=list(TRIALS))
+def test_every_check_says_its_figures(trial: Trial) -> None:
+    assert any(c.isdigit() for c in trial(good()).detail)
+
+
+def test_a_gateway_that_never_came_back_is_dead_to_the_end() -> None:
+    death = Death(at(10))
+    assert not death.covers(at(9))
+    assert death.covers(at(10) + timedelta(days=1))

@@ -65,6 +65,44 @@ def test_where_the_last_announcement_is_silent_the_one_before_holds() -> None:
     assert book.permitted_w(at(301)) == 35_000
 
 
+def test_nobody_is_asked_to_react_while_nobody_is_there() -> None:
+    book = LimitBook(60_000)
+    book.announce(said(-600, (300, 1200, 30_000)))
+    book.announce(said(100, (100, 1200, 35_000)))
+    book.absent(at(105))
+    assert book.permitted_w(at(299)) == 60_000, "what was said in the last moment"
+    book.announce(said(-600, (300, 1200, 30_000)))
+    assert book.permitted_w(at(301)) == 30_000, "what was known in time"
+
+
+def test_the_reaction_time_begins_anew_when_somebody_is_there_again() -> None:
+    book = LimitBook(60_000)
+    book.announce(said(100, (100, 1200, 35_000)))
+    book.absent(at(105))
+    assert book.permitted_w(at(900)) == 60_000
+    book.present(at(300))
+    assert book.permitted_w(at(359)) == 60_000
+    assert book.permitted_w(at(360)) == 35_000
+
+
+def test_an_absence_changes_nothing_of_what_had_to_be_followed_before() -> None:
+    book = LimitBook(60_000)
+    book.announce(said(0, (0, 1200, 35_000)))
+    book.absent(at(100))
+    book.present(at(200))
+    assert book.permitted_w(at(62)) == book.permitted_w(at(150)) == 35_000
+
+
+def test_a_forgiven_excess_is_seen_and_not_held_against_the_site() -> None:
+    site = a_site(limit_w=9_000, draw_w=7_500)
+    site.forgiven.append((at(0), at(5)))
+    for second in range(11):
+        site.sample(at(second))
+    assert site.excess_seconds() == pytest.approx(10)
+    assert site.excess["main"].blamed_s == pytest.approx(5)
+    assert site.blamed_w() == pytest.approx(500)
+
+
 def test_excess_is_measured_at_every_node_with_size_and_duration() -> None:
     site = a_site(limit_w=9_000, draw_w=7_500)
     for second in range(11):

@@ -246,7 +246,7 @@ async def test_a_bug_of_ours_is_500_without_its_text(view: FakeView, monkeypatch
 
 def test_every_route_declares_an_action(view: FakeView) -> None:
     routes = build(view).routes
-    assert len(routes) == 12
+    assert len(routes) == 14
     for route in routes:
         assert isinstance(route, APIRoute)
         assert Action((route.openapi_extra or {})[ACTION])

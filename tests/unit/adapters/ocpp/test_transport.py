@@ -7,22 +7,19 @@ import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from datetime import timedelta
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.typing import Subprotocol
 
 from adapters.ocpp import ADAPTER
 from adapters.ocpp.core import ADAPTER as ROWS
-from adapters.ocpp.peer import Car, SimulatedStation
-from adapters.ocpp.transport import OcppRunning
+from adapters.ocpp.peer import Car, Profile, SimulatedStation
 from gateway.domain.effects import Layer
 from gateway.domain.errors import ConfigError
 from gateway.domain.events import (
+    ClaimRefuted,
     CommandAnswered,
     Event,
     MessageRefused,
@@ -36,48 +33,14 @@ from gateway.domain.events import (
 from gateway.infra.clock_system import SystemClock
 from gateway.kit.tls import client_context
 from gateway.pki.dev import DevPki
-from gateway.ports.fleet import StationSettings
 from gateway.testing.clock import ManualClock, StoryClock
 from tests.support.ocpp import PATIENCE_S, T0, FakeGate, a_command, a_context, a_station, falling, until
+from tests.support.ocpp_socket import a_gateway, a_socket, call, status_of
 
 pytestmark = pytest.mark.anyio
 
 BOOT = {"chargePointVendor": "v", "chargePointModel": "m"}
 START = {"connectorId": 1, "idTag": "CARD-1", "meterStart": 0, "timestamp": "2031-03-01T17:00:00Z"}
-
-
-@asynccontextmanager
-async def a_gateway(gate: FakeGate, *stations: StationSettings, **context: Any) -> AsyncIterator[OcppRunning]:
-    running = ADAPTER.open(a_context(gate, context.pop("clock", SystemClock()), *stations, **context))
-    assert isinstance(running, OcppRunning)
-    await running.start({})
-    try:
-        yield running
-    finally:
-        await running.stop(1)
-
-
-@asynccontextmanager
-async def a_socket(
-    running: OcppRunning, name: str = "CP-1", *protocols: str, **more: Any
-) -> AsyncIterator[ClientConnection]:
-    listener, port = next(iter(running.ports.items()))
-    scheme = "wss" if more.get("ssl") else "ws"
-    offered = [Subprotocol(word) for word in protocols or ("ocpp1.6",)]
-    async with connect(
-        f"{scheme}://127.0.0.1:{port}/{listener and 'ocpp/'}{name}", subprotocols=offered, **more
-    ) as socket:
-        yield socket
-
-
-async def call(socket: ClientConnection, action: str, payload: dict, name: str = "1") -> list[Any]:
-    """CALL and its answer; our own CALLs in between are left unanswered."""
-    await socket.send(json.dumps([2, name, action, payload]))
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            frame = json.loads(await socket.recv())
-            if frame[0] != 2:
-                return frame
 
 
 async def obey_everything(socket: ClientConnection) -> None:
@@ -88,14 +51,10 @@ async def obey_everything(socket: ClientConnection) -> None:
             await socket.send(json.dumps([3, frame[1], {"status": "Accepted"}]))
 
 
-def status_of(problem: pytest.ExceptionInfo[InvalidStatus]) -> tuple[int, bytes | None]:
-    return problem.value.response.status_code, problem.value.response.body
-
-
 # --- admission -----------------------------------------------------------------------------
 
 
-async def test_refusals_look_alike_and_known_stations_leave_a_trace():
+async def test_refusals_look_alike_and_leave_a_trace():
     gate = FakeGate()
     digest = hashlib.sha256(b"s" * 16).hexdigest()
     async with a_gateway(gate, a_station(profile=1, password_sha256=digest)) as running:
@@ -111,7 +70,10 @@ async def test_refusals_look_alike_and_known_stations_leave_a_trace():
             assert (await call(socket, "BootNotification", BOOT))[2]["status"] == "Accepted"
     assert status_of(unknown) == (404, b"refused\n")
     assert status_of(refused) == (401, b"refused\n")
-    assert [(r.code, r.text) for r in gate.of(MessageRefused)] == [("401", "wrong credentials")]
+    assert [(r.code, r.text) for r in gate.of(MessageRefused)] == [
+        ("404", "no station 'CP-9' here"),
+        ("401", "wrong credentials"),
+    ]
 
 
 async def test_without_a_common_subprotocol_the_handshake_ends_and_then_the_connection():
@@ -405,6 +367,28 @@ async def test_an_offline_station_keeps_charging_by_its_profiles_and_tells_later
             await station.stop()
     assert [s.transaction for s in gate.of(SessionStarted)] == [s.transaction for s in gate.of(SessionEnded)]
     assert [e.generation for e in gate.of(StationConnected)] == [1, 2]
+
+
+@pytest.mark.parametrize("version", ["1.6", "2.0.1"])
+async def test_a_profile_of_somebody_else_that_allows_more_is_gone_after_the_first_limit(version: str):
+    gate, clock = FakeGate(), SystemClock()
+    async with a_gateway(gate, a_station(), clock=clock) as running:
+        station = SimulatedStation(
+            "CP-1", serial="SN-CP-1", url=f"ws://127.0.0.1:{running.ports['lab']}", clock=clock, version=version
+        )
+        foreign = Profile(5, 1, "default", 3, None, T0 - timedelta(days=2_000), "A", ((0, 32.0, 3),))
+        assert station.profiles.install(foreign, None) == ""
+        await station.start()
+        try:
+            await until(lambda: running.connected)
+            running.apply(a_command(limit_w=5_000))
+            await until(lambda: gate.of(CommandAnswered))
+            await until(lambda: [p.id for p in station.profiles.held] == [900_002])
+            assert station.limit_a() == 6.5
+        finally:
+            await station.stop()
+    assert [a.outcome for a in gate.of(CommandAnswered)] == [Outcome.ACCEPTED]
+    assert gate.of(ClaimRefuted) == []
 
 
 async def test_the_key_for_pseudonyms_is_made_once():

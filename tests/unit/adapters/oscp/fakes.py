@@ -103,8 +103,10 @@ class FakeGate:
         self.outbox += outbox
         for row in rows:
             assert row.adapter == "oscp"
-            assert row.value is not None
-            self.rows[row.key] = row.value
+            if row.value is None:
+                self.rows.pop(row.key, None)
+            else:
+                self.rows[row.key] = row.value
         return Receipt(Verdict.STORED)
 
     def note(self, events: Sequence[Event]) -> None:
@@ -166,6 +168,7 @@ class Call:
     url: str
     headers: Mapping[str, str]
     content: bytes
+    method: str = "POST"
 
 
 @dataclass
@@ -176,15 +179,19 @@ class FakeLine:
     calls: list[Call] = field(default_factory=list)
     answers: list[Answer | Exception] = field(default_factory=list)
     during: Callable[[], Any] | None = None
+    through: Caller | None = None
+    """The real caller, where the test is about it."""
 
     def check_url(self, url: str) -> None:
         if not url.startswith(self.allowed):
             raise NotAuthorised("not among the allowed hosts", code="peer.url")
 
-    async def post(self, url: str, *, headers: Mapping[str, str], content: bytes) -> Answer:
-        self.calls.append(Call(url, headers, content))
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> Any:
+        self.calls.append(Call(url, headers, content, method))
         if self.during is not None:
             await self.during()
+        if self.through is not None:
+            return await self.through.request(method, url, headers=headers, content=content)
         answer = self.answers.pop(0) if self.answers else Answer()
         if isinstance(answer, Exception):
             raise answer

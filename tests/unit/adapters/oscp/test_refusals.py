@@ -213,11 +213,9 @@ async def test_a_registration_without_a_common_version_is_501(tmp_path: Path, ve
         await refused(world, 501, await world.post("register", body))
 
 
-async def test_a_segment_is_501_and_a_single_segment_an_ordinary_message(tmp_path: Path) -> None:
+async def test_a_single_segment_is_an_ordinary_message(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world:
         await world.register()
-        part = {"X-Segment-Index": "1", "X-Segment-Count": "2"}
-        await refused(world, 501, await world.post(FORECAST, a_forecast(), headers=part))
         whole = {"X-Segment-Index": "1", "X-Segment-Count": "1"}
         assert (await world.post(FORECAST, a_forecast(), headers=whole)).status_code == 204
 

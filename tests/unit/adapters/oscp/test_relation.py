@@ -203,10 +203,18 @@ async def test_the_fields_of_a_handshake_may_stand_without_their_wrapper(tmp_pat
         assert len(world.line.to("heartbeat")) == 1
 
 
-async def test_a_handshake_that_wants_session_registers_only_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", [["INTERMITTENT"], ["CONTINUOUS", "INTERMITTENT"], [], None])
+async def test_a_handshake_may_want_registers_of_either_kind(tmp_path: Path, wanted: list[str] | None) -> None:
     async with a_world(tmp_path) as world:
         await world.register()
-        answer = await world.post("handshake", {"measurement_configuration": ["INTERMITTENT"]})
+        answer = await world.post("handshake", {"required_behaviour": {"measurement_configuration": wanted}})
+        assert answer.status_code == 204
+
+
+async def test_a_handshake_with_an_unknown_kind_of_register_is_refused(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        await world.register()
+        answer = await world.post("handshake", {"required_behaviour": {"measurement_configuration": ["SOMETIMES"]}})
         assert answer.status_code == 400
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -10,19 +12,27 @@ from hypothesis import strategies as st
 
 from adapters.oscp.session import (
     TRANSITIONS,
+    Offer,
     Relation,
     State,
     Swap,
     Trigger,
+    abandon_offer,
     abandon_swap,
     advance,
+    answer_offer,
+    begin_offer,
     begin_swap,
     ended,
     finish_swap,
     heartbeat_period,
+    take_offer,
 )
 from gateway.domain.errors import IllegalTransition
 
+INSTANTS = st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  the strategy adds UTC
+OFFER = Offer("o1", "POST", "b-digest", "b-sealed", datetime(2026, 3, 1, tzinfo=UTC))
+NEWER = ("offer", "answered", "shaking")
 SWAP = Swap("q1", "c-digest", "c-sealed", by_onboarding=True)
 
 
@@ -72,6 +82,47 @@ def test_a_second_registration_leaves_the_first_in_force_until_it_succeeds() -> 
     assert abandon_swap(second).token_in_sha256 == "c-digest"
 
 
+def test_an_offer_counts_once_it_is_answered_and_brings_both_tokens() -> None:
+    offered = begin_offer(Relation(), OFFER)
+    assert (offered.state, offered.token_in_sha256) == (State.REGISTERING, "")
+    answered = answer_offer(offered, token_out_sealed="c", base_url="https://x")
+    assert (answered.state, answered.token_in_sha256, answered.answered) == (State.REGISTERED, "b-digest", "o1")
+    assert answered.offer is None
+
+
+def test_an_offer_that_is_given_up_leaves_what_was_before() -> None:
+    assert abandon_offer(begin_offer(Relation(), OFFER)) == Relation()
+    online = Relation(State.ONLINE, "c", "b", "https://x")
+    assert abandon_offer(begin_offer(online, OFFER)) == online
+
+
+def test_a_changed_token_counts_once_the_peer_knows_it_and_the_state_stays() -> None:
+    online = Relation(State.ONLINE, "c", "b", "https://x")
+    offered = begin_offer(online, replace(OFFER, method="PUT"))
+    assert offered.token_in_sha256 == "c"
+    assert take_offer(offered) == replace(online, token_in_sha256="b-digest")
+    assert abandon_offer(offered) == online
+
+
+@pytest.mark.parametrize("state", [State.UNREGISTERED, State.REGISTERING, State.ENDED])
+def test_what_does_not_exist_cannot_be_changed(state: State) -> None:
+    with pytest.raises(IllegalTransition):
+        begin_offer(Relation(state), replace(OFFER, method="PUT"))
+
+
+def test_of_two_registrations_that_cross_either_may_fail_and_the_other_goes_on() -> None:
+    both = begin_offer(begin_swap(Relation(), swap=SWAP, token_out_sealed="b", base_url="https://x"), OFFER)
+    ours = answer_offer(abandon_swap(both), token_out_sealed="c", base_url="https://x")
+    assert (ours.state, ours.token_in_sha256) == (State.REGISTERED, "b-digest")
+    theirs = finish_swap(abandon_offer(both), "a")
+    assert (theirs.state, theirs.token_in_sha256) == (State.REGISTERED, "c-digest")
+
+
+def test_a_row_of_an_earlier_version_is_read() -> None:
+    row = {k: v for k, v in json.loads(Relation(State.ONLINE, "c").to_row()).items() if k not in NEWER}
+    assert Relation.from_row(json.dumps(row).encode()) == Relation(State.ONLINE, "c")
+
+
 def test_the_end_forgets_everything_but_the_void_token() -> None:
     relation = Relation(State.ONLINE, "c", "b", "https://x", "a", None, "", 30, ("CONTINUOUS",))
     assert ended(relation) == Relation(State.ENDED, void_sha256="a")
@@ -83,7 +134,9 @@ def test_the_end_forgets_everything_but_the_void_token() -> None:
         state=st.sampled_from(State),
         token_in_sha256=st.text(),
         base_url=st.text(),
-        swap=st.none() | st.builds(Swap, st.text(), st.text(), st.text(), st.booleans()),
+        swap=st.none() | st.builds(Swap, st.text(), st.text(), st.text(), st.booleans(), st.none() | INSTANTS),
+        offer=st.none() | st.builds(Offer, st.text(), st.sampled_from(["POST", "PUT"]), st.text(), st.text(), INSTANTS),
+        shaking=st.text(),
         heartbeat_s=st.none() | st.integers(1, 86_400),
         measurement_configuration=st.lists(st.text(), max_size=3).map(tuple),
     )
