@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.infra.evidence_read import EvidenceReader
 from gateway.infra.evidence_verify import verify_log
 from tests.support.store import DEPOT, a_store
 
 CHILD = Path(__file__).with_name("store_child.py")
 KILLS = 5
+MANY_KILLS = 20
 MOST = 400
 """Acknowledgements before the kill, at most."""
 
@@ -29,10 +32,11 @@ def run_and_kill(folder: Path, after: int) -> int:
     return int(whole[-1])
 
 
-def test_nothing_acknowledged_is_lost_over_five_kills(tmp_path: Path) -> None:
-    moments = random.Random(7)
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
+def test_nothing_acknowledged_is_lost_over_many_kills(tmp_path: Path, kills: int) -> None:
+    moments = random.Random(kills)
     acknowledged = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         last = run_and_kill(tmp_path, moments.randint(1, MOST))
         assert last > acknowledged
         acknowledged = last
