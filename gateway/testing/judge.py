@@ -124,7 +124,11 @@ Trial = Callable[[Evening], Check]
 def no_excess(evening: Evening) -> Check:
     """Nothing was above what was permitted, at any node, at any second that is not forgiven."""
     excess = evening.physics.excess
-    words = (f"{node} {watts(e.blamed_w)} for {e.blamed_s:.0f} s" for node, e in sorted(excess.items()))
+    words = (
+        f"{node} {watts(e.blamed_w)} for {e.blamed_s:.0f} s"
+        + (f", last at {e.blamed_at:%H:%M:%S}" if e.blamed_at else "")
+        for node, e in sorted(excess.items())
+    )
     ok = bool(excess) and all(e.blamed_w == 0 for e in excess.values())
     return Check("no_excess", ok, "worst above what was permitted: " + (", ".join(words) or "nothing was watched"))
 

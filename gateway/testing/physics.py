@@ -11,7 +11,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 TOLERANCE_W = 1.0
@@ -32,11 +32,15 @@ class LimitBlock:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What a grid party said: from ``sent_at`` it may be known, from ``acked_at`` it is."""
+    """What a grid party said: from ``sent_at`` it may be known, from ``acked_at`` (None: not yet) it is."""
 
     sent_at: datetime
-    acked_at: datetime
+    acked_at: datetime | None
     blocks: tuple[LimitBlock, ...]
+
+    def is_known(self, instant: datetime) -> bool:
+        """Whether it had been acknowledged at ``instant``."""
+        return self.acked_at is not None and self.acked_at <= instant
 
     def watts_at(self, instant: datetime) -> float | None:
         """The value that covers ``instant``; None where nothing is said about it."""
@@ -58,8 +62,12 @@ class LimitBook:
         self._absences: list[tuple[datetime, datetime | None]] = []
 
     def announce(self, announcement: Announcement) -> None:
-        """Add what was said last."""
+        """Add what is said last, at the moment at which it is sent."""
         self._said.append(announcement)
+
+    def acknowledged(self, at: datetime) -> None:
+        """What was said last has been acknowledged."""
+        self._said[-1] = replace(self._said[-1], acked_at=at)
 
     def absent(self, start: datetime) -> None:
         """From ``start`` on nobody is there who could act on what is said."""
@@ -72,7 +80,7 @@ class LimitBook:
 
     def announced_w(self, instant: datetime) -> float:
         """The limit at ``instant`` by everything acknowledged until then."""
-        return self._value(instant, sum(a.acked_at <= instant for a in self._said))
+        return self._value(instant, sum(a.is_known(instant) for a in self._said))
 
     def permitted_w(self, instant: datetime) -> float:
         """What a well-behaved site may draw at ``instant``: the loosest of what it may go by.
@@ -93,6 +101,8 @@ class LimitBook:
 
     def _enforceable_at(self, announcement: Announcement) -> datetime | None:
         """From when on the announcement must be followed; None: nobody can say yet."""
+        if announcement.acked_at is None:
+            return None
         due = announcement.acked_at + self._reaction
         for start, end in self._absences:
             if start < due and end is None:
@@ -176,7 +186,7 @@ class Excess:
     """How far and how long a node was above what was permitted; ``at`` is the worst instant.
 
     ``worst_w`` and ``seconds`` are all that was seen, ``blamed_w`` and ``blamed_s`` what was not
-    forgiven.
+    forgiven, ``blamed_at`` the last instant of that.
     """
 
     worst_w: float = 0.0
@@ -184,6 +194,7 @@ class Excess:
     at: datetime | None = None
     blamed_w: float = 0.0
     blamed_s: float = 0.0
+    blamed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +284,7 @@ class Physics:
             seen.worst_w, seen.at = over, now
         if not any(start <= now <= end for start, end in self.forgiven):
             seen.blamed_s += passed_s
+            seen.blamed_at = now
             seen.blamed_w = max(seen.blamed_w, over)
 
 

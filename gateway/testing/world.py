@@ -198,17 +198,20 @@ class World:
     async def forecast(self, kind: Forecast, blocks: Sequence[LimitBlock]) -> str:
         """Post, look into the store at once, remember what was allowed from when."""
         sent_at = self._clock.now()
+        if kind is Forecast.LIMIT:
+            # A station may be told before we have read the answer.
+            self._announce(Announcement(sent_at, None, tuple(blocks)))
         request = await self._dso.forecast(kind, blocks)
         stored = stored_requests(self._stage.store, [request])
         acked_at = self._clock.now()
+        if kind is Forecast.LIMIT:
+            self._physics.limits[self._plan.root].acknowledged(acked_at)
         self._notes.forecasts.append(Acknowledged(request, acked_at))
         if self._notes.deadline is not None and self._notes.fresh_at is None:
             self._notes.fresh_at = sent_at
         if request not in stored:
             self._notes.missing_at_204.append(request)
             self._give_up_if_asked()
-        if kind is Forecast.LIMIT:
-            self._announce(Announcement(sent_at, acked_at, tuple(blocks)))
         return request
 
     async def repeat(self, request: str) -> None:

@@ -52,6 +52,24 @@ def test_a_raised_limit_may_be_used_from_the_moment_it_was_sent() -> None:
     assert book.permitted_w(at(100)) == 40_000
 
 
+def test_what_was_sent_and_is_not_acknowledged_yet_may_be_known_and_need_not() -> None:
+    book = LimitBook(60_000)
+    book.announce(said(-600, (0, 1200, 30_000)))
+    book.announce(Announcement(at(100), None, (LimitBlock(at(100), at(1200), 40_000),)))
+    assert (book.permitted_w(at(100)), book.announced_w(at(100))) == (40_000, 30_000)
+    assert book.permitted_w(at(99)) == 30_000
+    book.acknowledged(at(101))
+    assert book.announced_w(at(102)) == 40_000
+
+
+def test_a_cut_need_not_be_kept_before_it_was_acknowledged() -> None:
+    book = LimitBook(60_000)
+    book.announce(Announcement(at(200), None, (LimitBlock(at(200), at(1200), 20_000),)))
+    assert book.permitted_w(at(900)) == 60_000
+    book.acknowledged(at(201))
+    assert (book.permitted_w(at(260)), book.permitted_w(at(261))) == (60_000, 20_000)
+
+
 def test_an_announcement_never_lifts_the_static_limit() -> None:
     book = LimitBook(20_000)
     book.announce(said(-600, (0, 1200, 35_000)))
