@@ -15,6 +15,7 @@ from gateway.app.ledger import (
     Balance,
     ending_in,
     fade,
+    followed,
     installed,
     is_below,
     latest,
@@ -186,7 +187,8 @@ def _tighten_share(work: Work, grant: Grant, share_w: int, decision: EvidenceId,
     # A retry that no session command will make is made here: one that is due is never passed over.
     alone = grant.evse not in work.sessions or not installed(grant.session)
     again = retry and (_unresolved(grant.share) or alone)
-    if current is None or share_w < current.floor_w or again or _unsynced(work, grant):
+    untold = _unsynced(work, grant) and (retry or grant.retry_at is None)
+    if current is None or share_w < current.floor_w or again or untold:
         lowest_w = min((share_w, *(s.floor_w for s in installed(grant.share))))
         _command(work, grant, Layer.SAFE_SHARE, share_schedule(lowest_w), decision, tightens=True)
 
@@ -195,7 +197,7 @@ def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId,
     grant = work.grant(evse)
     held = installed(grant.session)
     current = latest(grant.session)
-    due = bool(held) and (retry or _session_unsynced(work, grant))
+    due = bool(held) and (retry or (grant.retry_at is None and _session_unsynced(work, grant)))
     if current is None:
         return
     if evse not in plan.wanted:
@@ -244,7 +246,8 @@ def _loosen(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> N
         grant = work.grant(evse)
         if evse not in plan.wanted or grant.session.waits() or grant.share.confirmed is None:
             continue
-        fitting = _fit(work, plan, evse, _schedule(work, plan, evse), balance.ceiling(evse))
+        held = balance.cases(followed(grant), facts_of(work, evse), 0)
+        fitting = _fit(work, plan, evse, _schedule(work, plan, evse), balance.ceiling(evse, held))
         if not _worth_it(work, grant, fitting):
             continue
         _command(work, grant, Layer.SESSION, fitting, decision, tightens=False)
@@ -283,7 +286,7 @@ def _worth_it(work: Work, grant: Grant, schedule: Schedule) -> bool:
         return True
     half = timedelta(seconds=work.settings.validity_s / 2)
     deadband = max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
-    if current.ends_at - work.now < half and is_below(current, schedule, work.now, deadband):
+    if any(current.at(t) < schedule.at(t) - deadband for t in current.edges if work.now < t < work.now + half):
         return True
     rested = work.now >= grant.increased_at + timedelta(seconds=work.settings.increase_every_s)
     return rested and now_w > current.at(work.now) + deadband

@@ -154,6 +154,8 @@ def fade(held: Held, now: datetime) -> Held:
 
 def followed(grant: Grant) -> Grant:
     """The grant once every car has left what was replaced."""
+    if not (grant.share.fading or grant.session.fading):
+        return grant
     return replace(grant, share=replace(grant.share, fading=()), session=replace(grant.session, fading=()))
 
 
@@ -214,16 +216,22 @@ class Balance:
             if phase in facts.phases
         ]
 
-    def ceiling(self, evse: NodeId) -> list[int]:
-        """The most that the EVSE may hold at every edge, W; never less than it counts at now."""
+    def ceiling(self, evse: NodeId, held: list[int]) -> list[int]:
+        """The most that the EVSE may be given at every edge, W.
+
+        What it may hold already (``held``) it may be given again. What it is measured to draw, or is leaving,
+        counts and gives no right to it.
+        """
         cases = self.by_evse[evse]
         room = [2**53] * self.count
         for above in self._tree.ancestors(evse):
             limits = self._limits.get(above)
             if limits is not None:
                 room = _least(room, limits, self.sums[above])
-        most = [case + max(r, 0) for case, r in zip(cases, room, strict=True)]
-        return self._ceiling_by_phase(evse, cases, most) if self._phases else most
+        most = [case + r for case, r in zip(cases, room, strict=True)]
+        if self._phases:
+            most = self._ceiling_by_phase(evse, cases, most)
+        return [max(m, h) for m, h in zip(most, held, strict=True)]
 
     def _ceiling_by_phase(self, evse: NodeId, cases: list[int], most: list[int]) -> list[int]:
         facts = facts_at(self._tree, evse)
@@ -233,7 +241,7 @@ class Balance:
                 if phase in facts.phases:
                     room = _least(room, limits, self._currents[above][phase])
         return [
-            max(min(m, facts.power_w(facts.current_ma(case) + max(r, 0))), case)
+            min(m, facts.power_w(max(facts.current_ma(case) + r, 0)))
             for m, case, r in zip(most, cases, room, strict=True)
         ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from gateway.app.ledger import Balance, facts_at, held_for_good_w
+from gateway.app.ledger import Balance, facts_at, held_for_good_w, installed
 from gateway.app.limits import Bound, Picture, known_bounds
 from gateway.app.state import Grant, Session, Station, Work
 from gateway.domain.allocation import Ask, Filling, Limit, Place, Policy, Unit, allocate, round_down
@@ -98,9 +98,9 @@ def _take(rows: dict[Phase | None, int], facts: EvseFacts, power_w: int) -> None
 
 
 def _is_deaf(work: Work, grant: Grant) -> bool:
-    """Whether an EVSE holds a share and does not take another now."""
+    """Whether an EVSE may hold a share, proven or not, and does not take another now."""
     told = grant.uncommandable_since is None and station_of(work, grant.evse).connected
-    return grant.share.confirmed is not None and not told
+    return bool(installed(grant.share)) and not told
 
 
 def asking(work: Work, grant: Grant) -> Session | None:
@@ -153,6 +153,7 @@ class _Filler:
             if (session := asking(work, work.grant(node.path))) is not None
         }
         self._wishes = {evse: self._wish(evse, session) for evse, session in self._sessions.items()}
+        self._places: dict[NodeId, tuple[tuple[Bound, ...], int, Place]] = {}
         self._counted = [node.path for node in self._tree.evses() if node.path not in self._sessions]
 
     @cached_property
@@ -197,16 +198,23 @@ class _Filler:
         return 0 if cases is None else cases[k]
 
     def _place(self, path: NodeId, k: int) -> Place:
+        """The node at one edge; the same one where neither its limits nor what it takes have changed."""
+        counted_w, bounds = self._counted_w(path, k), self._view.bounds[path][k]
+        known = self._places.get(path)
+        if known is None or known[:2] != (bounds, counted_w):
+            known = bounds, counted_w, self._made(path, bounds, counted_w)
+            self._places[path] = known
+        return known[2]
+
+    def _made(self, path: NodeId, bounds: tuple[Bound, ...], counted_w: int) -> Place:
         load = self._view.own_loads[path]
         power_w = float(load.power_w)
         currents = {str(phase): load.current_ma(phase) / 1_000 for phase in ALL_PHASES} if self._amperes else {}
-        counted_w = self._counted_w(path, k)
         if counted_w:
             power_w += counted_w
             facts = facts_of(self._work, path)
             for phase in facts.phases if self._amperes else ():
                 currents[str(phase)] += facts.current_ma(counted_w) / 1_000
-        bounds = self._view.bounds[path][k]
         return Place(
             path,
             self._tree.node(path).parent or SITE,

@@ -27,6 +27,12 @@ GRACE_S = 45.0
 REACTION_S = 100.0
 """A lost command is missed after 20 s, sent again 30 s later, may be missed once more, and is followed."""
 
+PATIENCE_S = 110.0
+"""Within so long everybody is given what there is: a period of the controller, then a second round."""
+
+AHEAD_S = 20.0
+"""A coming cut may be felt so early."""
+
 Profile = Sequence[tuple[float, int]]
 """(start, W): from each start on, at most so much; the first value also holds before."""
 
@@ -106,10 +112,6 @@ class Station:
     def power_w(self, now: float) -> float:
         """What it draws."""
         return self.current_a(now) * VOLTS * len(self.used)
-
-    def most_w(self) -> float:
-        """What the car would draw without any limit."""
-        return VOLTS * MAX_A * len(self.used) if self.plugged else 0.0
 
     def kept_a(self, since: float, now: float) -> float:
         """What flows for good when nothing that was sent after ``since`` has reached car and station, else 0."""
@@ -207,27 +209,24 @@ class Judge:
                 self._compare(now, f"announced {phase}", currents[phase] + load_a, max(said.value, load_a + kept_a))
 
     def look_for_waste(self, now: float) -> None:
-        """With all in reach and nothing new for a while, cars must get most of what the limits leave."""
-        if now < self.trouble_at + self.validity_s + GRACE_S or now < self.changed_at + GRACE_S:
+        """With all in reach and nothing new for a while, cars must be given most of what the limits leave."""
+        if now < self.trouble_at + self.validity_s + PATIENCE_S or now < self.changed_at + PATIENCE_S:
             return
         if any(phase for _, phase, _ in self.rows) or any(a.phases for a in self.said):
             return
-        garage = min(limit for node, _, limit in self.rows if node == "garage")
-        in_force = [a for a in self.said if a.start <= now < a.end]
-        if any(a.key == FALLBACK for a in in_force):
+        near = [a for a in self.said if a.start <= now + AHEAD_S and now < a.end]
+        if any(a.key == FALLBACK for a in near):
             return
-        covering = [a.value for a in in_force]
-        main = min([*covering[-1:], *(limit for node, _, limit in self.rows if node == "main")])
-        possible = min(garage, main - self.load_w, sum(s.most_w() for s in self.stations))
-        unused = possible - sum(self._currents(now).values()) * VOLTS
+        main = min(*(a.value for a in near), *(limit for node, _, limit in self.rows if node == "main"))
+        garage = min(limit for node, _, limit in self.rows if node == "garage")
+        plugged = [s for s in self.stations if s.plugged]
+        possible = min(garage, main - self.load_w, sum(VOLTS * MAX_A * len(s.phases) for s in plugged))
+        # A car that draws on one phase of three is given all three.
+        unused = possible - sum(VOLTS * s.current_a(now) * len(s.phases) for s in plugged)
         # A minimum of 6 A that does not fit is not used, by as many cars as there are.
-        unused -= sum(6 * VOLTS * len(s.phases) for s in self.stations if s.plugged)
+        unused -= sum(6 * VOLTS * len(s.phases) for s in plugged)
         if unused > self.idle.size:
             self.idle = Excess(unused, f"at {now:.1f} s {unused:.0f} W of {possible:.0f} W lie idle")
-
-    def edges(self) -> list[float]:
-        """Instants at which what is due may change by itself."""
-        return [e for a in self.said for e in (a.start, a.end, a.known_at + self.validity_s) if e < FAR]
 
     def _currents(self, now: float) -> Mapping[str, float]:
         sums = dict.fromkeys(PHASES, 0.0)

@@ -293,3 +293,23 @@ def test_a_car_that_draws_more_than_the_share_alone_is_a_liar_too() -> None:
     driver.run_to(2)
     driver.step(power(E1, 11_000, at(2)), now=at(2))
     assert driver.state.grants[E1].lying
+
+
+def test_a_station_that_rejects_its_session_limit_is_asked_again_after_a_while_and_not_at_once() -> None:
+    driver = a_busy_site(limit_w=60_000)
+    driver.obey = False
+    driver.step(forecast((0, 600, 10_000), ident="cut"))
+    driver.step(ev.GatewayStarted(2, "boot2", False, "cfg"), now=at(1))
+    driver.generation = 2
+    driver.commands.clear()
+    driver.connect(1, 2)
+    answered = 0
+    while answered < len(driver.commands):
+        assert len(driver.commands) < 20, "it is asked again and again at one instant"
+        command = driver.commands[answered]
+        answered += 1
+        rejected = command.layer is Layer.SESSION
+        driver.answer(command, ev.Outcome.REJECTED if rejected else ev.Outcome.ACCEPTED)
+    before = len(driver.commands)
+    driver.run_to(2)
+    assert len(driver.commands) > before, "and after the retry time it is"
