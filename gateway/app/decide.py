@@ -24,7 +24,7 @@ from gateway.app.ledger import (
     send,
     share_schedule,
 )
-from gateway.app.limits import Picture, picture
+from gateway.app.limits import Picture, picture, with_shares
 from gateway.app.loads import NOMINAL_DECIVOLTS, NOTHING
 from gateway.app.plan import Plan, desired_shares, facts_of, plan, station_of
 from gateway.app.state import Grant, Held, Sent, Work
@@ -205,6 +205,9 @@ def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId,
         least = ending_in(lowest(held, work.now), plan.shares[evse])
         if pressed:
             least = lowest((least, share_schedule(plan.shares[evse])), work.now)
+        if grant.wrong_clock:
+            # One period without any time in it is all that means the same to both of us.
+            least = share_schedule(min(least.floor_w, plan.shares[evse]))
         if due or is_below(least, current, work.now):
             _command(work, grant, Layer.SESSION, least, decision, tightens=True)
         return
@@ -353,8 +356,8 @@ def _standing(work: Work, plan: Plan, balance: Balance) -> None:
         if kept != before:
             work.set_control(standing=kept)
     for path in sorted({e.node for e in work.envelopes.values() if e.node in plan.picture.loads}):
-        below = sum(plan.shares[evse.path] for evse in work.facts.tree.evses(path))
-        judge.complain(work, path, plan.picture.loads[path].power_w + below)
+        taken = with_shares(work.facts.tree, path, plan.picture.loads[path], plan.shares)
+        judge.complain(work, path, taken)
 
 
 def _standing_key(path: NodeId, phase: Phase | None) -> str:

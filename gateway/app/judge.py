@@ -12,6 +12,7 @@ from itertools import pairwise
 from gateway.app import registers
 from gateway.app.envelopes import limits_at
 from gateway.app.limits import as_watts, surroundings
+from gateway.app.loads import Load
 from gateway.app.state import AppliedStep, Session, Work
 from gateway.domain.compliance import ComplianceRecord, judge
 from gateway.domain.envelope import Block, LimitValue, OperatingEnvelope
@@ -210,11 +211,11 @@ def next_report(work: Work) -> datetime | None:
     return min(due, default=None)
 
 
-def complain(work: Work, path: NodeId, expected_w: int) -> None:
+def complain(work: Work, path: NodeId, expected: Load) -> None:
     """Announce to the sources of a node the blocks that load and safe shares alone exceed.
 
     One error per message; again when the shortfall has grown by a tenth or by 1 kW, or after it
-    had cleared. ``expected_w``: what the node takes although nothing is given out.
+    had cleared. ``expected``: what the node takes although nothing is given out.
     """
     for envelope in work.envelopes.values():
         if envelope.node != path or envelope.direction is not Direction.IMPORT or envelope.state.is_final:
@@ -225,10 +226,10 @@ def complain(work: Work, path: NodeId, expected_w: int) -> None:
         for block in blocks:
             request = requests.get(block.revision, "")
             if request and block.end > work.now:
-                limit_w = as_watts(work.facts.tree, path, LimitValue(block.dimension, block.value))
+                limit_w = as_watts(work.facts.tree, path, LimitValue(block.dimension, block.value), expected)
                 by_request.setdefault(request, []).append((block, limit_w))
         for request, limits in by_request.items():
-            _announce(work, envelope, request, limits, expected_w)
+            _announce(work, envelope, request, limits, expected.power_w)
 
 
 def _announce(

@@ -178,12 +178,24 @@ def highest_decivolts(tree: Tree, path: NodeId) -> int:
     return max((round(n.evse.voltage_v * 10) for n in tree.evses(path) if n.evse), default=NOMINAL_DECIVOLTS)
 
 
-def as_watts(tree: Tree, path: NodeId, value: LimitValue) -> int:
-    """A limit value as watts on the node's sum that keep it whatever the phases."""
-    if value.dimension is Dimension.SUM_W:
-        return value.value
-    fewest = min((len(n.evse.phases) for n in tree.evses(path) if n.evse), default=3)
-    if value.dimension in (Dimension.L1_W, Dimension.L2_W, Dimension.L3_W):
-        return value.value * fewest
-    lowest = min((round(n.evse.voltage_v * 10) for n in tree.evses(path) if n.evse), default=NOMINAL_DECIVOLTS)
-    return fewest * lowest * value.value // 10_000
+def as_watts(tree: Tree, path: NodeId, value: LimitValue, taken: Load) -> int:
+    """A limit value as watts on the node's sum, seen from what is taken: that less what is too much."""
+    excess_w = [
+        taken.power_w - bound.value
+        if bound.phase is None
+        else (taken.current_ma(bound.phase) - bound.value) * highest_decivolts(tree, path) // 10_000
+        for bound in bounds_of(tree, path, value, "")
+    ]
+    return max(taken.power_w - max(excess_w), 0)
+
+
+def with_shares(tree: Tree, path: NodeId, load: Load, shares: Mapping[NodeId, int]) -> Load:
+    """The load of a node and the safe shares below it: what it takes although nothing is given out."""
+    currents = {phase: load.current_ma(phase) for phase in ALL_PHASES}
+    power_w = load.power_w
+    for node in tree.evses(path):
+        if node.evse is not None:
+            power_w += shares[node.path]
+            for phase in node.evse.phases:
+                currents[phase] += node.evse.current_ma(shares[node.path])
+    return Load(power_w, *currents.values())

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from gateway.domain.errors import LocalError
 from gateway.domain.ids import EvidenceId, PeerId
@@ -97,7 +97,6 @@ def canonical(value: Json) -> bytes:
     Raises:
         LocalError: a float, an integer beyond 2**53, or a key that is no text.
     """
-    _check(value)
     return json.dumps(
         _sorted(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=False
     ).encode()
@@ -108,28 +107,29 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _check(value: Json) -> None:
-    if value is None or isinstance(value, (bool, str)):
-        return
+def _sorted(value: Json) -> Json:
+    """The value with its keys in order, checked on the way. The common types come first: this is a hot path."""
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return _sorted_mapping(cast(Mapping[str, Json], value))
+    if isinstance(value, (bool, str)):
+        return value
     if isinstance(value, int):
         if abs(value) > _SAFE_INTEGER:
             raise LocalError(f"integer {value} does not survive JSON; write it as text")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise LocalError(f"key {key!r} is no text")
-            _check(item)
-    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        for item in value:
-            _check(item)
-    else:
-        raise LocalError(f"{type(value).__name__} cannot stand in evidence")
-
-
-def _sorted(value: Json) -> Json:
-    # RFC 8785 §3.2.3: keys by UTF-16 code units.
-    if isinstance(value, Mapping):
-        return {k: _sorted(value[k]) for k in sorted(value, key=lambda k: k.encode("utf-16-be"))}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [_sorted(item) for item in value]
-    return value
+    raise LocalError(f"{kind.__name__} cannot stand in evidence")
+
+
+def _sorted_mapping(value: Mapping[str, Json]) -> Json:
+    for key in value:
+        if not isinstance(key, str):
+            raise LocalError(f"key {key!r} is no text")
+    # RFC 8785 §3.2.3: keys by UTF-16 code units; among ASCII letters that is their own order.
+    ascii_only = "".join(value).isascii()
+    keys = sorted(value) if ascii_only else sorted(value, key=lambda k: k.encode("utf-16-be"))
+    return {key: _sorted(value[key]) for key in keys}

@@ -42,9 +42,9 @@ from tests.property.fleet_model import (
 T0 = datetime(2026, 3, 1, 17, 0, tzinfo=UTC)
 DSO = SourceId("dso")
 MAIN = NodeId("main")
-NAMES = tuple(f"main/garage/evse-{n}" for n in range(1, 5))
-LENGTH_S = 900.0
-EVENTS = 34
+NAMES = tuple(f"main/garage/evse-{n}" for n in range(1, 4))
+LENGTH_S = 800.0
+EVENTS = 32
 """Drawn at random for each life; heartbeats, arrivals of the first cars and answers come on top."""
 
 MAIN_W, GARAGE_W, LOAD_W, SHARE_W = 60_000, 44_000, 6_000, 1_380

@@ -64,6 +64,7 @@ def _ask(demand: Mapping[str, Any]) -> Ask:
         priority=demand.get("priority", 0),
         deadline=demand.get("deadline"),
         phases=tuple(demand.get("phases") or ()),
+        keep=bool(demand.get("keep")),
     )
 
 

@@ -180,3 +180,18 @@ def test_every_transition_is_sealed_with_the_message_behind_it() -> None:
     assert revised.subject["request_id"] == "q-77"
     assert revised.id in active.cause
     assert active.subject["node"] == MAIN
+
+
+def test_what_was_said_before_a_second_silence_is_not_fresh() -> None:
+    """The source must speak once more, a heartbeat does not do."""
+    driver = Driver(policy=BindingPolicy(recover_s=60))
+    driver.step(heartbeat(10), forecast((0, 120, 40_000)), forecast((0, 120, 20_000), kind=BlockKind.FALLBACK))
+    driver.run_to(11)
+    driver.step(heartbeat(11.5), forecast((0, 120, 40_000), ident="anew"))
+    driver.run_to(12)
+    driver.step(heartbeat(100))
+    driver.run_to(20)
+    assert driver.envelope().state is State.ACTIVE_FALLBACK
+    driver.step(forecast((0, 120, 40_000), ident="again"))
+    driver.run_to(22)
+    assert driver.envelope().state is State.ACTIVE

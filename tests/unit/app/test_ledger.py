@@ -8,6 +8,7 @@ from gateway.app.ledger import worst_case_w
 from gateway.app.state import Settings
 from gateway.domain import events as ev
 from gateway.domain.effects import Layer
+from gateway.domain.evidence import GATEWAY
 from gateway.domain.ids import NodeId, StationId
 from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, message, power
 
@@ -313,3 +314,87 @@ def test_a_station_that_rejects_its_session_limit_is_asked_again_after_a_while_a
     before = len(driver.commands)
     driver.run_to(2)
     assert len(driver.commands) > before, "and after the retry time it is"
+
+
+def test_a_replaced_schedule_counts_until_a_car_has_had_its_time_to_follow() -> None:
+    driver = a_busy_site(limit_w=40_000)
+    driver.run_to(0.9)
+    before = worst(driver)
+    driver.step(forecast((0, 600, 30_000), ident="less"), now=at(1))
+    assert driver.state.grants[E1].session.confirmed.at(driver.now) < before
+    assert worst(driver) == before
+    driver.step(ev.DeadlineReached(), now=at(1) + timedelta(seconds=driver.settings.guard_s))
+    assert worst(driver) == 11_000
+
+
+def test_a_station_that_did_not_answer_falls_to_its_share_at_once_where_a_limit_needs_it() -> None:
+    driver = a_busy_site(limit_w=40_000, evses=1)
+    driver.run_to(0.9)
+    driver.obey = False
+    driver.step(forecast((0, 600, 28_000), ident="less"), now=at(1))
+    driver.run_to(1 + (driver.settings.confirm_s + 1) / 60)
+    assert driver.state.grants[E1].uncommandable_since is not None
+    command = driver.commands[-1]
+    assert (command.layer, command.schedule.at(driver.now), command.tightens) == (Layer.SESSION, 4_140, True)
+
+
+def test_what_is_measured_to_be_drawn_counts_and_gives_no_right_to_it() -> None:
+    driver = a_busy_site(limit_w=40_000)
+    driver.run_to(1.9)
+    held = driver.state.grants[E1].session.confirmed.at(driver.now)
+    driver.step(forecast((2, 600, 30_000), ident="less"), power(E1, held, at(2)), now=at(2))
+    driver.run_to(2.5)
+    assert driver.state.grants[E1].session.confirmed.at(driver.now) == 11_000
+    assert all(c.schedule.at(driver.now) <= 11_000 for c in driver.last.commands)
+
+
+def test_a_station_whose_clock_is_off_by_more_than_the_guard_gets_its_share_alone() -> None:
+    driver = a_busy_site(limit_w=40_000)
+    driver.run_to(1)
+    driver.generation, driver.obey = 2, False
+    driver.step(ev.StationConnected(StationId("CP-1"), 2, "ocpp1.6", GATEWAY, clock_skew_s=60))
+    assert "device.clock_wrong" in driver.types()
+    node = driver.tree.node(NodeId(E1))
+    late = worst_case_w(driver.state.grants[E1], node.evse, at(600), driver.settings, 0)
+    assert late == 16_000, "no time in its schedule means anything: its end neither"
+    driver.obey = True
+    for command in driver.last.commands:
+        driver.answer(command)
+    driver.run_to(5)
+    assert all(not c.schedule.edges for c in driver.commands if c.generation == 2 and c.evse == E1)
+    assert driver.target(1) == 4_140
+
+
+def test_a_station_whose_clock_is_right_again_is_trusted_again() -> None:
+    driver = a_busy_site(limit_w=40_000, evses=1)
+    for generation, skew_s in ((2, 60), (3, 2)):
+        driver.generation = generation
+        driver.step(ev.StationConnected(StationId("CP-1"), generation, "ocpp1.6", GATEWAY, clock_skew_s=skew_s))
+        driver.run_to(generation)
+    assert driver.target(1) == 22_080
+
+
+def test_a_share_that_may_be_installed_makes_others_room_even_when_it_was_never_proven() -> None:
+    driver = Driver(tree=a_tree(3))
+    driver.step(heartbeat(600), forecast((0, 600, 30_000)))
+    driver.connect(1, 2)
+    driver.obey = False
+    driver.connect(3)
+    driver.run_to((driver.settings.confirm_s + 1) / 60)
+    driver.obey = True
+    driver.step(forecast((30, 60, 17_000), ident="less"))
+    floors = [driver.state.grants[f"main/garage/evse-{i}"].share.confirmed for i in (1, 2, 3)]
+    assert [f and f.floor_w for f in floors] == [4140, 0, None]
+
+
+def test_what_would_fall_within_half_the_validity_is_renewed_before_it_does() -> None:
+    """Also where the schedule goes on to fall later for a limit that lies ahead."""
+    driver = a_busy_site(limit_w=30_000, evses=1)
+    driver.step(forecast((44, 60, 9_000), ident="ahead"), now=at(1))
+    end = driver.state.grants[E1].session.confirmed.edges[0]
+    lowest = []
+    while driver.now < end + timedelta(minutes=1):
+        driver.run_to((driver.now - at(0)) / timedelta(minutes=1) + 0.5)
+        driver.step(heartbeat(600))
+        lowest.append(driver.state.grants[E1].session.confirmed.at(driver.now))
+    assert min(lowest) == lowest[0]
