@@ -30,6 +30,43 @@ def test_the_committed_copy_passes_too(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.splitlines()[-1] == "8 passed, 0 failed"
 
 
+def test_a_case_with_limits_on_phases_is_read_label_by_label() -> None:
+    """Two on L2 share what envelope and house leave, one on L1 has all it wants, one does not fit."""
+    case = {
+        "id": "P1",
+        "unit": "A",
+        "voltage_v": 230,
+        "policy": "strict_priority",
+        "nodes": [
+            {"id": "site", "parent": None, "kind": "SITE", "limit_a": {"L1": 63, "L2": 63, "L3": 63}},
+            {
+                "id": "f",
+                "parent": "site",
+                "kind": "CIRCUIT",
+                "envelope_a": {"L1": 32, "L2": 32, "L3": 10},
+                "fixed_load_a": {"L2": 6, "L3": 5},
+            },
+        ],
+        "demands": [
+            {"id": "a", "node": "f", "max": 20, "min": 6, "phases": ["L2"], "priority": 1},
+            {"id": "b", "node": "f", "max": 20, "min": 6, "phases": ["L2"]},
+            {"id": "c", "node": "f", "max": 16, "phases": ["L1"]},
+            {"id": "d", "node": "f", "max": 16, "min": 6, "phases": ["L1", "L2", "L3"]},
+        ],
+        "expected": {
+            "allocation": {"a": 20, "b": 6, "c": 16, "d": 0},
+            "not_admitted": ["d"],
+            "binding": {
+                "a": ["demand"],
+                "b": ["f:envelope_a:L2"],
+                "c": ["demand"],
+                "d": ["not_admitted"],
+            },
+        },
+    }
+    assert allocation.failures(case) == []
+
+
 def wrong_copy(folder: Path, **expected: Any) -> str:
     document = {"format": allocation.FORMAT, "cases": cases()[:2]}
     document["cases"][0]["expected"] |= expected
