@@ -186,7 +186,7 @@ def as_watts(tree: Tree, path: NodeId, value: LimitValue, taken: Load) -> int:
         else (taken.current_ma(bound.phase) - bound.value) * highest_decivolts(tree, path) // 10_000
         for bound in bounds_of(tree, path, value, "")
     ]
-    return max(taken.power_w - max(excess_w), 0)
+    return max(taken.power_w - max(excess_w, default=0), 0)
 
 
 def with_shares(tree: Tree, path: NodeId, load: Load, shares: Mapping[NodeId, int]) -> Load:

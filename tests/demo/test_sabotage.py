@@ -16,8 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(WALL_LIMIT_S + 20)]
 
 SABOTAGE = Path(__file__).parent / "sabotage"
 STOP = Hooks(stop_on_failure=True)
-SPEED = 120.0
-"""Twice the stories' own: the verdict is asked for, not the figures."""
 
 
 class Evening:
@@ -26,12 +24,10 @@ class Evening:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
 
-    def lost(
-        self, story: str, script: str = "", *, hooks: Hooks | None = STOP, speed: float | None = SPEED
-    ) -> list[str]:
+    def lost(self, story: str, script: str = "", *, hooks: Hooks | None = STOP) -> list[str]:
         """The names of the checks that failed."""
         command = (sys.executable, str(SABOTAGE / script)) if script else None
-        code = play(story, seed=3, json_output=True, gateway_command=command, speed=speed, hooks=hooks)
+        code = play(story, seed=3, json_output=True, gateway_command=command, hooks=hooks)
         document = json.loads(self._capsys.readouterr().out)
         assert (code, document["verdict"]) == (1, "failed"), document
         assert document["error"] is None, "the evening was played and judged"
@@ -57,7 +53,7 @@ def test_an_acknowledgement_before_the_commit_is_seen(evening: Evening) -> None:
 
 def test_one_flipped_byte_of_evidence_is_found(evening: Evening) -> None:
     hooks = Hooks(after_stop=_flip_one_bit)
-    assert evening.lost("evening-peak", hooks=hooks, speed=None) == ["evidence"]
+    assert evening.lost("evening-peak", hooks=hooks) == ["evidence"]
 
 
 def test_a_gateway_that_forgets_the_deadline_does_not_fall_back(evening: Evening) -> None:
@@ -72,12 +68,12 @@ def test_a_gateway_that_takes_the_first_heartbeat_for_a_fresh_limit_exceeds_the_
 
 
 def test_what_was_acknowledged_before_it_was_stored_is_lost_with_a_crash(evening: Evening) -> None:
-    failed = evening.lost("crash", "acknowledges_before_commit.py", hooks=None, speed=None)
+    failed = evening.lost("crash", "acknowledges_before_commit.py", hooks=None)
     assert {"durable_before_204", "recorded_once"} <= set(failed)
 
 
 def test_a_gateway_that_forgets_its_limits_when_it_dies_exceeds_them_afterwards(evening: Evening) -> None:
-    failed = evening.lost("crash", "forgets_limits_at_restart.py", speed=None)
+    failed = evening.lost("crash", "forgets_limits_at_restart.py")
     assert "no_excess" in failed
     assert "kept_while_dead" not in failed, "the stations kept what they held"
 
@@ -85,12 +81,12 @@ def test_a_gateway_that_forgets_its_limits_when_it_dies_exceeds_them_afterwards(
 def test_stations_without_schedules_of_their_own_exceed_a_cut_that_begins_while_nobody_is_there(
     evening: Evening,
 ) -> None:
-    failed = evening.lost("crash", "plans_no_cuts.py", speed=None)
+    failed = evening.lost("crash", "plans_no_cuts.py")
     assert {"kept_while_dead", "no_excess"} <= set(failed)
 
 
 def test_a_car_that_came_while_nobody_was_there_and_is_not_recorded_is_missed(evening: Evening) -> None:
-    assert evening.lost("crash", "drops_late_transactions.py", speed=None) == ["sessions_once"]
+    assert evening.lost("crash", "drops_late_transactions.py") == ["sessions_once"]
 
 
 def test_a_gateway_that_believes_every_station_lets_the_liar_have_it(evening: Evening) -> None:
