@@ -283,7 +283,7 @@ class Carrier:
         while True:
             try:
                 await self._beat_once(link)
-            except Exception:
+            except Exception:  # outermost loop of the task: it must not die of one bad round
                 log.exception("oscp %s: heartbeat loop restarted", link.id)
                 await asyncio.sleep(_SWALLOWED_BEAT_S)
 

@@ -46,7 +46,7 @@ class Keeper:
                 self._relations.owing.clear()
                 await self.serve()
                 await self._rest()
-            except Exception:
+            except Exception:  # outermost loop of the task: it must not die of one bad round
                 log.exception("oscp: serving deadlines failed; again in %g s", _RETRY_S)
                 await asyncio.sleep(_RETRY_S)
 

