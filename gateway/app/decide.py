@@ -26,7 +26,7 @@ from gateway.app.ledger import (
 )
 from gateway.app.limits import Picture, picture, with_shares
 from gateway.app.loads import NOMINAL_DECIVOLTS, NOTHING
-from gateway.app.plan import Plan, desired_shares, facts_of, plan, station_of
+from gateway.app.plan import Plan, desired_shares, facts_of, may_hold_for_good, plan, station_of
 from gateway.app.state import Grant, Held, Sent, Work
 from gateway.domain.allocation import Binding
 from gateway.domain.effects import Command, Layer, Record
@@ -56,6 +56,7 @@ def decide(work: Work) -> None:
     if len(work.commands) > before:
         balance = _balance(work, view)
     _loosen(work, chosen, balance, decision)
+    _raise_shares(work, chosen, balance, decision)
     _standing(work, chosen, balance)
     if changed or len(work.commands) > before:
         _record(work, chosen, decision, place)
@@ -255,6 +256,21 @@ def _loosen(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> N
             continue
         _command(work, grant, Layer.SESSION, fitting, decision, tightens=False)
         balance.count_in(evse, balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, grant)))
+
+
+def _raise_shares(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> None:
+    """Give back a share that had to fall, once every limit known fits it for good."""
+    for node in work.facts.tree.evses():
+        evse, grant = node.path, work.grant(node.path)
+        held, share_w = grant.share, plan.shares[node.path]
+        if held.confirmed is None or held.maybe or share_w <= held.confirmed.floor_w or grant.lying:
+            continue
+        if grant.uncommandable_since is not None or not station_of(work, evse).connected:
+            continue
+        case = balance.cases(followed(grant), facts_of(work, evse), 0)
+        if share_w <= min(balance.ceiling(evse, case)) and may_hold_for_good(work, plan.picture, evse, share_w):
+            _command(work, grant, Layer.SAFE_SHARE, share_schedule(share_w), decision, tightens=False)
+            balance.count_in(evse, balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, grant)))
 
 
 def _fit(work: Work, plan: Plan, evse: NodeId, target: Schedule, ceiling: list[int]) -> Schedule:

@@ -72,6 +72,20 @@ def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
     return shares
 
 
+def may_hold_for_good(work: Work, view: Picture, evse: NodeId, share_w: int) -> bool:
+    """Whether every known limit fits a share beside all that the other EVSEs may hold for good."""
+    tree = work.facts.tree
+    facts = facts_of(work, evse)
+    for path in tree.ancestors(evse):
+        rows = _room(view, path, known_bounds(work, path))
+        for other in tree.evses(path):
+            if other.path != evse:
+                _take(rows, facts_of(work, other.path), held_for_good_w(work.grant(other.path)))
+        if any(left < need for left, need in _needs(rows, facts, share_w)):
+            return False
+    return True
+
+
 def _room(view: Picture, path: NodeId, lowest: Mapping[Phase | None, int]) -> dict[Phase | None, int]:
     load = view.loads[path]
     return {

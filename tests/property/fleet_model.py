@@ -27,6 +27,9 @@ GRACE_S = 45.0
 REACTION_S = 100.0
 """A lost command is missed after 20 s, sent again 30 s later, may be missed once more, and is followed."""
 
+BREATH_S = 25.0
+"""So long it takes to notice that a command was not answered."""
+
 PATIENCE_S = 110.0
 """Within so long everybody is given what there is: a period of the controller, then a second round."""
 
@@ -200,13 +203,23 @@ class Judge:
             drawn = currents[phase] + load_w / VOLTS / 3 if phase else garage_w + load_w
             self._compare(now, f"{node} {phase}", drawn, limit)
         for said in self._due(now):
+            since = self._out_of_reach_since(said, now)
             if not said.phases:
-                kept_w = sum(s.kept_a(said.known_at, now) * len(s.used) * VOLTS for s in self.stations)
+                kept_w = sum(s.kept_a(since, now) * len(s.used) * VOLTS for s in self.stations)
                 self._compare(now, "announced", garage_w + self.load_w, max(said.value, self.load_w + kept_w))
             for phase in said.phases:
-                kept_a = sum(s.kept_a(said.known_at, now) for s in self.stations if phase in s.used)
+                kept_a = sum(s.kept_a(since, now) for s in self.stations if phase in s.used)
                 load_a = self.load_w / VOLTS / 3
                 self._compare(now, f"announced {phase}", currents[phase] + load_a, max(said.value, load_a + kept_a))
+
+    def _out_of_reach_since(self, said: Announcement, now: float) -> float:
+        """Who was told nothing after this is excused.
+
+        Where a station missed its command, those told in the same breath could not know that they
+        have to make room for it; if the gateway lives on, it tells them.
+        """
+        missed = any(s.kept_a(said.known_at, now) for s in self.stations)
+        return said.known_at + BREATH_S if missed else said.known_at
 
     def look_for_waste(self, now: float) -> None:
         """With all in reach and nothing new for a while, cars must be given most of what the limits leave."""

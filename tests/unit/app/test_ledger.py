@@ -398,3 +398,28 @@ def test_what_would_fall_within_half_the_validity_is_renewed_before_it_does() ->
         driver.step(heartbeat(600))
         lowest.append(driver.state.grants[E1].session.confirmed.at(driver.now))
     assert min(lowest) == lowest[0]
+
+
+def test_a_share_that_had_to_fall_is_given_back_when_all_known_limits_fit_it_again() -> None:
+    driver = Driver(tree=a_tree(3))
+    driver.step(heartbeat(600), forecast((0, 30, 17_000), (30, 600, 60_000)))
+    driver.connect(1, 2, 3)
+
+    def floors() -> list[int]:
+        return [driver.state.grants[f"main/garage/evse-{i}"].share.confirmed.floor_w for i in (1, 2, 3)]
+
+    assert floors() == [4140, 4140, 0]
+    driver.step(forecast((30, 40, 25_000), ident="later"), now=at(29))
+    assert floors() == [4140, 4140, 0]
+    driver.step(ev.DeadlineReached(), now=at(30))
+    assert floors() == [4140, 4140, 4140]
+    assert not driver.commands[-1].tightens
+
+
+def test_a_share_is_not_given_back_while_another_may_still_hold_what_it_should_have_left() -> None:
+    driver = Driver(tree=a_tree(3))
+    driver.step(heartbeat(600), forecast((0, 30, 17_000), (30, 600, 60_000)))
+    driver.connect(1, 2, 3)
+    driver.step(ev.StationDisconnected(StationId("CP-2"), driver.generation, "gone"))
+    driver.step(forecast((40, 50, 8_000 + 2 * 4_140), ident="two"), now=at(31))
+    assert driver.state.grants["main/garage/evse-3"].share.confirmed.floor_w == 0
