@@ -401,7 +401,7 @@ async def _run(config: SiteConfig, clock: Clock | None, out: TextIO) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):
+        with contextlib.suppress(NotImplementedError):  # no signal handlers on loops other than Unix ones
             loop.add_signal_handler(number, stop.set)
     ports = await gateway.start()
     print("ready", json.dumps(dict(sorted(ports.items()))), file=out, flush=True)

@@ -114,7 +114,7 @@ async def _guarded(
     task = asyncio.current_task()
     if task is not None:
         # SIGINT is the runner's; a plain kill must end our children as well.
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError):  # no signal handlers on loops other than Unix ones
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         async with asyncio.timeout(WALL_LIMIT_S):

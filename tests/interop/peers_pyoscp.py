@@ -27,7 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
+
+from tests.interop.peers_stations import require
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".peers" / "pyoscp" / "bin" / "python"
@@ -38,12 +39,7 @@ POLL_S = 0.05
 
 def require_pyoscp() -> None:
     """Skip with a reason where the peer is absent; in CI that is a failure."""
-    if (PYTHON.parent.parent / ".installed").exists():
-        return
-    reason = "pyoscp is not installed: run tests/interop/install_pyoscp.sh"
-    if os.environ.get("GRIDGATE_CI") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require("pyoscp")
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Carrier:
 
     async def deliver(self, item: OutboxItem) -> Delivery:
         self.calls.append((self._time.elapsed, item.peer, item.id))
-        await self._time.sleep(self._takes_s.get(item.peer, 0.0))
+        await self._time.sleep(self._takes_s.get(item.peer, 0.0))  # virtual time, no real sleep
         if item.peer in self.away:
             return Delivery(DeliveryStatus.RETRY, "no answer")
         self.done.append((self._time.elapsed, item.peer, item.id))
