@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import secrets
@@ -20,22 +21,25 @@ from typing import Any, TextIO
 
 import msgspec
 
+from gateway.app.explain import explain
 from gateway.app.operate import check as check_action
 from gateway.app.site import SECTIONS, Controller, SiteFacts, SiteState, from_sections
-from gateway.app.views import describe_envelopes, describe_site, describe_tree, explain
+from gateway.app.views import describe_envelopes, describe_site, describe_tree
 from gateway.config import SiteConfig
 from gateway.domain import events as ev
 from gateway.domain.errors import ActionRefused, ConfigError, ConfigProblem, LocalError
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, PeerId, SiteId, SourceId
 from gateway.domain.measurement import Measurement
+from gateway.domain.timeline import rfc3339
 from gateway.domain.topology import NodeKind
 from gateway.infra.clock_system import SystemClock
 from gateway.infra.http_server import HttpListener
 from gateway.infra.runner import Runner
 from gateway.infra.store_sql import open_store
-from gateway.ports.adapter import Adapter, AdapterContext, ASGIApp, Operated, Running
+from gateway.ports.adapter import Adapter, AdapterContext, Admitting, ASGIApp, Operated, Running
 from gateway.ports.clock import Clock
+from gateway.ports.fleet import Approval, Newcomer, StationOperator
 from gateway.ports.gate import EvseView, Inbound, Receipt, SiteGate, Verdict
 from gateway.ports.grid import PeerOperator
 from gateway.ports.store import Loaded, Store
@@ -147,6 +151,7 @@ class Gateway:
             measure=runner.measure,
             submit=lambda events, inbound: runner.submit(events, inbound=inbound),
             operator_of=self.operator_of,
+            admissions=admissions_of(self._running),
         )
 
     def operator_of(self, peer: PeerId) -> PeerOperator:
@@ -184,6 +189,7 @@ class View:
         measure: takes meter values; None where nobody runs.
         submit: takes an operator's action; None where nobody runs.
         operator_of: who starts things with a grid party; None where nobody runs.
+        admissions: who knows stations beside the configured ones; None where no adapter does.
     """
 
     def __init__(  # noqa: PLR0913  wired once, by name
@@ -198,6 +204,7 @@ class View:
         measure: Callable[[Sequence[Measurement]], Awaitable[None]] | None = None,
         submit: Callable[[Sequence[ev.Event], Inbound | None], Awaitable[Receipt]] | None = None,
         operator_of: Callable[[PeerId], PeerOperator] | None = None,
+        admissions: StationOperator | None = None,
     ) -> None:
         self._config = config
         self._facts = site_facts(config)
@@ -208,6 +215,7 @@ class View:
         self._measure = measure
         self._submit = submit
         self._operator_of = operator_of
+        self._admissions = admissions
         self.now = now
 
     @property
@@ -233,6 +241,31 @@ class View:
     def envelopes(self) -> list[Json]:
         """Every envelope."""
         return describe_envelopes(self._state())
+
+    def stations(self) -> dict[str, Json]:
+        """The configured stations, who took the place of one, and who knocked and was refused."""
+        lines = self._state().stations
+        admissions = self._admissions
+        approvals = () if admissions is None else admissions.approvals()
+        holders = {approval.place: approval.station for approval in approvals}
+        return {
+            "site": self.site,
+            "stations": [
+                {
+                    "station": station.id,
+                    "serial": station.serial,
+                    "listener": station.listener,
+                    "profile": station.profile,
+                    "evses": [binding.evse for binding in station.evses],
+                    "connected": station.id in lines and lines[station.id].connected,
+                    "protocol": lines[station.id].protocol if station.id in lines else "",
+                    "held_by": holders.get(station.id, ""),
+                }
+                for station in self._config.stations
+            ],
+            "approved": [_described(approval) for approval in approvals],
+            "unknown": [] if admissions is None else [_described(newcomer) for newcomer in admissions.newcomers()],
+        }
 
     def explain(self, evse: NodeId) -> dict[str, Json]:
         """Why an EVSE has what it has.
@@ -269,6 +302,33 @@ class View:
         check_action(self._state(), event.action, event.subject)
         return await self._submit([event], inbound)
 
+    async def approve_station(
+        self, event: ev.OperatorActed, inbound: Inbound, evse: NodeId, credential: str
+    ) -> Receipt:
+        """Let a station that knocked in, for the one configured at ``evse``; returns when it is stored.
+
+        Raises:
+            ActionRefused: nobody such knocked, or the place is not free.
+            StoreError: not stored, not done.
+        """
+        return await self._admitting().approve(event, inbound, evse, credential)
+
+    async def revoke_station(self, event: ev.OperatorActed, inbound: Inbound) -> Receipt:
+        """Take an approval back; returns when it is stored.
+
+        Raises:
+            ActionRefused: there is none.
+            StoreError: not stored, not done.
+        """
+        return await self._admitting().revoke(event, inbound)
+
+    def _admitting(self) -> StationOperator:
+        if self._submit is None:
+            raise LocalError("a stored state is not operated")
+        if self._admissions is None:
+            raise ActionRefused("no running adapter admits stations")
+        return self._admissions
+
     async def start_with_peer(
         self, event: ev.OperatorActed, inbound: Inbound, start: Callable[[PeerOperator], Awaitable[str]]
     ) -> tuple[Receipt, str]:
@@ -291,6 +351,27 @@ class View:
         except ActionRefused as problem:
             await self._submit([ev.MessageRefused(event.message, problem.code, str(problem))], None)
             raise
+
+
+def _described(found: Newcomer | Approval) -> dict[str, Json]:
+    """What an adapter knows of a station, as JSON."""
+    return {
+        key: rfc3339(value) if isinstance(value, datetime) else value
+        for key, value in dataclasses.asdict(found).items()
+    }
+
+
+def admissions_of(running: Sequence[Running]) -> StationOperator | None:
+    """The one among opened adapters that knows stations beside the configured ones."""
+    return next((adapter.admissions for adapter in running if isinstance(adapter, Admitting)), None)
+
+
+def stored_admissions(config: SiteConfig, rows: Mapping[tuple[str, str], bytes]) -> StationOperator | None:
+    """The same over an adapter's stored rows, where nobody runs: only to be looked at."""
+    gate = _ClosedGate(rows)
+    return admissions_of(
+        [a.open(adapter_context(config, name, gate, SystemClock())) for name, a in adapters_of(config).items()]
+    )
 
 
 def adapters_of(config: SiteConfig) -> dict[str, Adapter]:
@@ -344,7 +425,10 @@ def examine(config: SiteConfig) -> None:
 
 
 class _ClosedGate:
-    """The door of a site that does not run."""
+    """The door of a site that does not run; behind it stand at most the rows of its adapters."""
+
+    def __init__(self, rows: Mapping[tuple[str, str], bytes] | None = None) -> None:
+        self._rows = rows or {}
 
     async def submit(self, events: Sequence[ev.Event], **_parts: Any) -> Receipt:
         """Refuse."""
@@ -359,8 +443,8 @@ class _ClosedGate:
         raise LocalError("the site does not run")
 
     def adapter_rows(self, adapter: str, prefix: str = "") -> dict[str, bytes]:
-        """Nothing is stored."""
-        return {}
+        """What is stored."""
+        return {key: body for (name, key), body in self._rows.items() if name == adapter and key.startswith(prefix)}
 
     def evse(self, evse: NodeId) -> EvseView:
         """Refuse."""

@@ -10,7 +10,7 @@ __all__ = ["ADAPTER", "OcppAdapter", "sources"]
 
 
 class OcppAdapter:
-    """Manifest. Options: ``heartbeat_s``, ``meter_interval_s``, ``assumed_periods``."""
+    """Manifest. Options: ``heartbeat_s``, ``meter_interval_s``, ``assumed_periods``, ``quirks_file``."""
 
     name = "ocpp"
     versions = ("1.6", "2.0.1")

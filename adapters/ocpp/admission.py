@@ -27,6 +27,12 @@ MAX_ID_CHARS = 48
 
 MAX_CREDENTIALS_CHARS = 256
 
+MIN_PASSWORD_BYTES = 16
+"""OCPP's least; a shorter one is no proof that an operator could accept."""
+
+MAX_SERIAL_CHARS = 64
+"""Of a certificate's CN (X.520)."""
+
 MAX_FAILURES = 5
 FAILURES_WINDOW_S = 60.0
 """Wrong passwords per station and address before further tries are not looked at."""
@@ -59,8 +65,36 @@ def station_of(path: str) -> StationId | None:
     return StationId(name) if _ID.fullmatch(name) and ".." not in name else None
 
 
-def judge(settings: StationSettings, trust: Trust, peer: PeerInfo, authorization: str | None) -> Refusal | None:
-    """Whether this transport proves to be that station. None: yes."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What somebody who is none of our stations proved, as an operator may accept it later.
+
+    ``serial`` is the certificate's CN. ``credential`` may be shown: SHA-256 of the certificate, or
+    the first 8 hex digits of that of the password.
+    """
+
+    profile: int
+    serial: str
+    credential: str
+    password_sha256: str = ""
+
+
+def proof_of(name: StationId, trust: Trust, peer: PeerInfo, authorization: str | None) -> Proof | None:
+    """The proof of a stranger; None without a certificate of this listener's CA or a password over TLS."""
+    if trust is Trust.MTLS and peer.cert_sha256:
+        named = peer.subject_cn.isprintable() and 0 < len(peer.subject_cn) <= MAX_SERIAL_CHARS
+        return Proof(3, peer.subject_cn, peer.cert_sha256) if named else None
+    found = _credentials(authorization) if trust is Trust.SERVER_TLS else None
+    if found is None or found[0] != str(name).encode() or len(found[1]) < MIN_PASSWORD_BYTES:
+        return None
+    digest = hashlib.sha256(found[1]).hexdigest()
+    return Proof(2, "", digest[:8], digest)
+
+
+def judge(
+    settings: StationSettings, trust: Trust, peer: PeerInfo, authorization: str | None, name: str
+) -> Refusal | None:
+    """Whether this transport proves to be the station that calls itself ``name``. None: yes."""
     match settings.profile:
         case 3:
             if trust is not Trust.MTLS or not peer.cert_sha256:
@@ -71,7 +105,7 @@ def judge(settings: StationSettings, trust: Trust, peer: PeerInfo, authorization
         case 1 | 2:
             if settings.profile == 2 and trust is Trust.INSECURE:
                 return Refusal(HTTPStatus.FORBIDDEN, "TLS required")
-            good = bool(settings.password_sha256) and _basic(authorization, settings)
+            good = bool(settings.password_sha256) and _basic(authorization, name, settings.password_sha256)
             return None if good else Refusal(HTTPStatus.UNAUTHORIZED, "wrong credentials")
         case 0 if trust is Trust.INSECURE:
             return None
@@ -79,24 +113,33 @@ def judge(settings: StationSettings, trust: Trust, peer: PeerInfo, authorization
             return Refusal(HTTPStatus.FORBIDDEN, "profile does not fit the listener")
 
 
-def _basic(authorization: str | None, settings: StationSettings) -> bool:
+def _basic(authorization: str | None, name: str, password_sha256: str) -> bool:
     """HTTP Basic with the station's id as user.
 
     1.6 stations send the password's text or the bytes that its hex digits stand for; both count.
     """
-    scheme, _, encoded = (authorization or "").partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > MAX_CREDENTIALS_CHARS:
+    found = _credentials(authorization)
+    if found is None:
         return False
-    try:
-        user, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return False
-    wanted = settings.password_sha256.lower().encode()
+    user, password = found
+    wanted = password_sha256.lower().encode()
     forms = (password, password.hex().encode(), password.hex().upper().encode())
     # Every form is compared, so that the time tells nothing about which one fits.
     hits = [hmac.compare_digest(hashlib.sha256(form).hexdigest().encode(), wanted) for form in forms]
-    known = hmac.compare_digest(user, str(settings.id).encode())
+    known = hmac.compare_digest(user, name.encode())
     return any(hits) and known
+
+
+def _credentials(authorization: str | None) -> tuple[bytes, bytes] | None:
+    """User and password of HTTP Basic (RFC 7617)."""
+    scheme, _, encoded = (authorization or "").partition(" ")
+    if scheme.lower() != "basic" or len(encoded) > MAX_CREDENTIALS_CHARS:
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return (user, password) if colon else None
 
 
 @dataclass

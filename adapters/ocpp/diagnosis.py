@@ -44,7 +44,8 @@ def diagnose(version: Version, action: str, payload: bytes) -> tuple[ErrorCode, 
     ]
     if not found:
         return ErrorCode.TYPE, "the payload has a value of the wrong type"
-    first = min(found, key=lambda error: (list(map(str, error.absolute_path)), str(error.validator)))
+    # What has the wrong type is no word of an enumeration either: the type says more.
+    first = min(found, key=lambda e: (list(map(str, e.absolute_path)), str(e.validator) != "type", str(e.validator)))
     place = "/".join(map(str, first.absolute_path)) or "the payload"
     if first.validator == "required":
         code = ErrorCode.PROTOCOL if version is Version.V16 else ErrorCode.OCCURRENCE

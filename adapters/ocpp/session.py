@@ -59,15 +59,13 @@ class Request:
     deadline_s: float = ANSWER_DEADLINE_S
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """A text to write."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A CALL of the station, decoded; it is owed an answer."""
 
     raw_id: bytes

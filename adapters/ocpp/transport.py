@@ -13,6 +13,7 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
@@ -22,13 +23,15 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from adapters.ocpp.admission import Bucket, Failures, Refusal, by_id, judge, station_of
+from adapters.ocpp.admission import Bucket, Failures, Refusal, judge, proof_of, station_of
 from adapters.ocpp.core import ADAPTER, Memory, OpenTransaction, Options, StationCore, Tools
 from adapters.ocpp.diagnosis import diagnose
-from adapters.ocpp.handshake import watched
+from adapters.ocpp.handshake import keep_small, watched
 from adapters.ocpp.line import Line, note_later
-from adapters.ocpp.quirk_table import quirks
+from adapters.ocpp.newcomers import Newcomers
+from adapters.ocpp.quirk_table import quirks_with
 from adapters.ocpp.translate.profile import Capability
+from adapters.ocpp.websocket import StationSocket
 from adapters.ocpp.wire import Version
 from adapters.ocpp.wire.frames import MAX_FRAME_BYTES
 from gateway.domain.effects import Command
@@ -39,7 +42,7 @@ from gateway.domain.ids import PeerId, StationId
 from gateway.kit.peer import PeerInfo
 from gateway.kit.tls import RotatingContext, check_bind, peer_of, server_context
 from gateway.ports.adapter import AdapterContext, ASGIApp, ListenerSettings, Trust
-from gateway.ports.fleet import LimitActuator, StationSettings
+from gateway.ports.fleet import LimitActuator, StationOperator, StationSettings
 from gateway.ports.gate import AdapterRow
 
 HANDSHAKE_S = 5.0
@@ -51,9 +54,6 @@ HANDSHAKES_PER_S, HANDSHAKES_BURST = 200.0, 400.0
 MAX_CONNECTIONS = 20_000
 """Open WebSockets of one listener: twice the largest fleet of one process."""
 
-PING_EVERY_S, PONG_WITHIN_S = 55.0, 20.0
-"""Below the minute after which middle boxes forget a silent connection."""
-
 PROBE_S = 2.0
 """How long an old connection may take to prove that it lives, when a stranger claims its name."""
 
@@ -64,6 +64,9 @@ STRANGERS_PER_S, STRANGERS_BURST = 1 / 6, 10.0
 """Remarks on connections of nobody we know: whoever knocks must not fill the evidence."""
 
 STRANGER = PeerId("unknown")
+
+QUIRKS_FILE = "quirks_file"
+_BOUNDS = {"heartbeat_s": (10, 86_400), "meter_interval_s": (1, 3_600), "assumed_periods": (1, 24)}
 
 _BODY = b"refused\n"
 _SPOKEN = frozenset(version.value for version in Version)
@@ -81,6 +84,14 @@ class OcppRunning:
         self._options = _options(context.options)
         self._stations: Mapping[StationId, StationSettings] = {s.id: s for s in context.stations}
         self._listeners = _used_listeners(context)
+        self._newcomers = Newcomers(
+            context.gate,
+            context.clock,
+            context.stations,
+            is_live=lambda station: station in self._lines,
+            vacate=self._vacate,
+            renewed=self._renewed,
+        )
         self._lines: dict[StationId, Line] = {}
         self._memories: dict[StationId, Memory] = {}
         self._generations: dict[StationId, int] = {}
@@ -90,7 +101,7 @@ class OcppRunning:
         self._failures = Failures()
         self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_BURST)
         self._remarked: dict[tuple[StationId, str], float] = {}
-        self._tools = Tools(_new_id, _draw_transaction, diagnose, b"", quirks())
+        self._tools = Tools(_new_id, _draw_transaction, diagnose, b"", quirks_with(_quirks_file(context.options)))
 
     @property
     def asgi(self) -> Mapping[str, ASGIApp]:
@@ -106,6 +117,11 @@ class OcppRunning:
     def carrier(self) -> None:
         """OCPP owes no facts to grid parties."""
         return
+
+    @property
+    def admissions(self) -> StationOperator:
+        """Stations that knocked, and those that were let in, beside the configured ones."""
+        return self._newcomers
 
     @property
     def ports(self) -> Mapping[str, int]:
@@ -139,6 +155,7 @@ class OcppRunning:
             _, late = await asyncio.wait(waiting, timeout=max(grace_s, HANDSHAKE_S))
             for task in late:
                 task.cancel()
+        await self._newcomers.flush()
 
     # --- limits ------------------------------------------------------------------------------
 
@@ -176,14 +193,15 @@ class OcppRunning:
             server_header=None,
             open_timeout=HANDSHAKE_S,
             close_timeout=HANDSHAKE_S,
-            ping_interval=PING_EVERY_S,
-            ping_timeout=PONG_WITHIN_S,
+            ping_interval=None,
             max_size=MAX_FRAME_BYTES,
+            create_connection=StationSocket,
             logger=_websocket_log(),
         )
 
     def _tls(self, listener: ListenerSettings) -> RotatingContext:
         context = server_context(listener)
+        keep_small()
 
         def report(reason: str) -> None:
             self._stranger(PeerInfo(listener.name, ""), "tls", reason)
@@ -197,16 +215,21 @@ class OcppRunning:
             return _response(HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(5 + secrets.randbelow(56))})
         address = _address(connection)
         name = station_of(request.path)
-        settings = by_id(self._stations, name, listener.name)
-        if settings is None:
-            self._stranger(PeerInfo(listener.name, address), "404", f"no station {name or 'in the path'!r} here")
-            return _response(HTTPStatus.NOT_FOUND)
+        settings = self._newcomers.station(name, listener.name)
+        refusal: Refusal | None
         try:
             peer = peer_of(connection.transport.get_extra_info("ssl_object"), listener.name, address)
         except TlsFailure as problem:
-            return self._refuse(settings, PeerInfo(listener.name, address), Refusal(HTTPStatus.FORBIDDEN, str(problem)))
-        refusal = self._judge(settings, listener.trust, peer, request, at)
+            peer, refusal = PeerInfo(listener.name, address), Refusal(HTTPStatus.FORBIDDEN, str(problem))
+        else:
+            refusal = None if settings is None else self._judge(settings, listener.trust, peer, request, at)
+        if settings is None:
+            self._stranger(peer, "404", f"no station {name or 'in the path'!r} here")
+            self._remember(name, listener.trust, peer, request)
+            return _response(HTTPStatus.NOT_FOUND)
         if refusal is not None:
+            if refusal.status is HTTPStatus.FORBIDDEN:
+                self._remember(name, listener.trust, peer, request)
             return self._refuse(settings, peer, refusal)
         self._admitted[connection] = (settings, peer)
         return None
@@ -217,11 +240,16 @@ class OcppRunning:
         key = (str(settings.id), peer.remote_addr)
         if self._failures.blocked(key, at):
             return Refusal(HTTPStatus.UNAUTHORIZED, "too many wrong passwords")
-        credentials = request.headers.get_all("Authorization")
-        refusal = judge(settings, trust, peer, credentials[0] if len(credentials) == 1 else None)
-        if refusal is not None and refusal.status is HTTPStatus.UNAUTHORIZED and credentials:
+        refusal = judge(settings, trust, peer, _authorization(request), self._newcomers.name_of(settings))
+        if refusal is not None and refusal.status is HTTPStatus.UNAUTHORIZED and "Authorization" in request.headers:
             self._failures.add(key, at)
         return refusal
+
+    def _remember(self, name: StationId | None, trust: Trust, peer: PeerInfo, request: Request) -> None:
+        """Somebody refused who proved something: an operator may let it in later."""
+        proof = None if name is None else proof_of(name, trust, peer, _authorization(request))
+        if name is not None and proof is not None:
+            self._newcomers.knocked(name, peer.listener, peer.remote_addr, proof)
 
     def _refuse(self, settings: StationSettings, peer: PeerInfo, refusal: Refusal) -> Response:
         self._remark(settings, peer, str(int(refusal.status)), refusal.reason)
@@ -229,12 +257,18 @@ class OcppRunning:
         return _response(refusal.status, more)
 
     async def _connection(self, websocket: ServerConnection) -> None:
+        if not isinstance(websocket, StationSocket):
+            raise TypeError("`serve` was told to create another class")
         settings, peer = self._admitted[websocket]
         if websocket.subprotocol is None:
             self._remark(settings, peer, "1002", "no common subprotocol")
             await websocket.close(1002, "no common subprotocol")
             return
         if not await self._make_room(settings, peer, websocket):
+            return
+        if not self._newcomers.admits(settings):
+            # Since its handshake its place was given to another, or it was sent away.
+            await websocket.close(1008, "no longer admitted")
             return
         line = Line(
             websocket, self._core(settings, peer, Version(websocket.subprotocol)), peer, self._gate, self._clock
@@ -261,6 +295,18 @@ class OcppRunning:
             asyncio.ensure_future(old.close(1000, "replaced")).add_done_callback(_closed)
         return True
 
+    async def _vacate(self, station: StationId, cause: str) -> None:
+        line = self._lines.get(station)
+        if line is not None:
+            line.end(cause)
+            await line.close(1008, cause)
+            await line.finished.wait()
+
+    def _renewed(self, station: StationId) -> None:
+        generation = self._generations.get(station, 0)
+        self._memories[station] = self._recall(station)
+        self._generations[station] = max(generation, self._generations[station])
+
     def _core(self, settings: StationSettings, peer: PeerInfo, version: Version) -> StationCore:
         generation = self._generations.get(settings.id, 0) + 1
         self._generations[settings.id] = generation
@@ -268,7 +314,7 @@ class OcppRunning:
             settings=settings,
             version=version,
             generation=generation,
-            actor=peer.actor("station", str(settings.id)),
+            actor=peer.actor("station", self._newcomers.name_of(settings)),
             memory=self._memories[settings.id],
             tools=self._tools,
             options=self._options,
@@ -333,6 +379,12 @@ def _response(status: HTTPStatus, more: Mapping[str, str] | None = None) -> Resp
     return Response(int(status), status.phrase, headers, _BODY)
 
 
+def _authorization(request: Request) -> str | None:
+    """The one header; of several none counts."""
+    found = request.headers.get_all("Authorization")
+    return found[0] if len(found) == 1 else None
+
+
 def _address(connection: ServerConnection) -> str:
     address = connection.remote_address
     return str(address[0]) if isinstance(address, tuple) and address else ""
@@ -381,11 +433,10 @@ def _draw_transaction() -> int:
 
 def _options(given: Mapping[str, str | int | bool]) -> Options:
     known: dict[str, int] = {}
-    for name, low, high in (
-        ("heartbeat_s", 10, 86_400),
-        ("meter_interval_s", 1, 3_600),
-        ("assumed_periods", 1, 24),
-    ):
+    unknown = sorted(set(given) - {*_BOUNDS, QUIRKS_FILE})
+    if unknown:
+        raise _config("ocpp.option", unknown[0], f"no such option; known: {', '.join((*_BOUNDS, QUIRKS_FILE))}", "")
+    for name, (low, high) in _BOUNDS.items():
         value = given.get(name)
         if value is None:
             continue
@@ -393,6 +444,16 @@ def _options(given: Mapping[str, str | int | bool]) -> Options:
             raise _config("ocpp.option", name, f"a whole number from {low} to {high} is expected", str(value))
         known[name] = value
     return Options(**known)
+
+
+def _quirks_file(given: Mapping[str, str | int | bool]) -> Path | None:
+    """The operator's rows, a path that the loader has made absolute."""
+    value = given.get(QUIRKS_FILE)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise _config("ocpp.option", QUIRKS_FILE, "a file of rows like those of quirks.yaml is expected", str(value))
+    return Path(value)
 
 
 def _used_listeners(context: AdapterContext) -> list[ListenerSettings]:

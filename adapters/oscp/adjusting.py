@@ -118,7 +118,7 @@ def _overlap(a: Block, b: Block) -> bool:
 
 
 def _from(block: Block, now: datetime) -> Block:
-    return replace(block, start=max(block.start, now))
+    return Block(max(block.start, now), block.end, block.value, block.dimension, block.revision)
 
 
 def _is_kept(asked: Block, told: Sequence[Block]) -> bool:

@@ -7,13 +7,15 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Protocol
 
 from adapters.oscp import link as kinds
 from adapters.oscp import session, translate, wire
+from adapters.oscp.caller import Answer, Caller, may_be_repeated
 from adapters.oscp.link import BASE_PATH, Link
+from adapters.oscp.oauth import TokenSource
 from adapters.oscp.operator import Operator, wants_our_handshake, wants_our_registration
 from adapters.oscp.relations import Relations
 from adapters.oscp.session import CONNECTED, Relation, State, Trigger
@@ -23,14 +25,18 @@ from gateway.domain.errors import GatewayError, MalformedMessage, NotAuthorised,
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, PeerId
 from gateway.domain.quantities import Phase
+from gateway.domain.timeline import EPOCH
 from gateway.ports.clock import Clock
-from gateway.ports.grid import Delivery, DeliveryStatus, PeerSettings
+from gateway.ports.grid import Delivery, DeliveryStatus
 
 log = logging.getLogger("gridgate.oscp")
 
-_RETRY_STATUSES = frozenset({408, 425, 429})
 _NO_CONTENT = 204
+_UNAUTHORIZED = 401
 _NO_COMMON_VERSION = 501
+MAX_SKEW = timedelta(seconds=5)
+"""Between the clock of a peer's server and ours; a ``Date`` has whole seconds."""
+
 _RETRY_AFTER_CAP_S = 3_600.0
 """No peer may silence us for longer than that with one header."""
 
@@ -38,42 +44,21 @@ _SWALLOWED_BEAT_S = 5.0
 """Pause after a fault of our own in the heartbeat loop, in real seconds."""
 
 
-class Answer(Protocol):
-    """A peer's answer. Header names are in any case."""
+@dataclass(slots=True)
+class _Pulse:
+    """Heartbeats to one peer: how many in a row it did not take, and when the next one is due."""
 
-    @property
-    def status(self) -> int: ...
+    missed: int = 0
+    due: datetime = EPOCH
+    wanted_s: int = 0
+    was_offline: bool = False
 
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def body(self) -> bytes: ...
-
-
-class Caller(Protocol):
-    """One peer's outgoing line; ``gateway.kit.http_client.HttpCaller`` is the real one."""
-
-    def check_url(self, url: str) -> None:
-        """Raises ``NotAuthorised`` for an address that this peer may not send us to."""
-        ...
-
-    async def request(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> Answer:
-        """One attempt.
-
-        Raises:
-            TransportError: unreachable, too slow, or TLS refused.
-            NotAuthorised: an address that may not be called.
-            MalformedMessage: an answer that is no HTTP or too large.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close what is open."""
-        ...
-
-
-CallerFactory = Callable[[PeerSettings], Caller]
+    def starts_anew(self, wanted_s: int, *, is_offline: bool) -> bool:
+        """Whether the next one is due at once: the peer wants another rhythm, or is heard again."""
+        is_back = self.was_offline and not is_offline and self.missed > 0
+        is_new = wanted_s != self.wanted_s
+        self.wanted_s, self.was_offline = wanted_s, is_offline
+        return is_back or is_new
 
 
 class Carrier:
@@ -86,14 +71,17 @@ class Carrier:
         vault: Vault,
         callers: Mapping[PeerId, Caller],
         operator: Operator | None = None,
+        sources: Mapping[PeerId, TokenSource] | None = None,
     ) -> None:
         self._operator = operator or Operator(relations, clock, vault)
         self._relations = relations
         self._clock = clock
         self._vault = vault
         self._callers = callers
+        self._sources = sources or {}
+        self._skewed: set[PeerId] = set()
         self._urls: Mapping[str, str] = {}
-        self._unreachable: set[PeerId] = set()
+        self._pulses = {peer: _Pulse() for peer in relations.links}
         self._by_kind: Mapping[str, Callable[[Link, OutboxItem], Awaitable[Delivery]]] = {
             kinds.REGISTER_CALLBACK: self._register,
             kinds.REGISTER_START: self._offer,
@@ -298,42 +286,45 @@ class Carrier:
         if wants_our_handshake(link):
             await self._operator.handshake(link.id)
             return
-        relation = link.relation
-        wanted = relation.heartbeat_s
-        if relation.state not in (State.ONLINE, State.OFFLINE) or wanted is None:
+        relation, pulse = link.relation, self._pulses[link.id]
+        if relation.state not in (State.ONLINE, State.OFFLINE) or relation.heartbeat_s is None:
             await changed.wait()
             return
-        interval = timedelta(seconds=wanted)
-        sent_at = self._clock.now()
-        self._mark(link, await self._heartbeat(link, relation, sent_at + 2 * interval))
-        await self._until(sent_at + session.heartbeat_period(interval), link)
+        now = self._clock.now()
+        is_offline = relation.state is State.OFFLINE
+        if pulse.starts_anew(relation.heartbeat_s, is_offline=is_offline) or now >= pulse.due:
+            interval = timedelta(seconds=relation.heartbeat_s)
+            delivery = await self._heartbeat(link, relation, now + 2 * interval)
+            self._mark(link, pulse, delivery)
+            pulse.due = now + session.beat_after(interval, pulse.missed, is_offline=is_offline)
+            return
+        silent_at = link.listening.until
+        await self._until(pulse.due if silent_at is None or is_offline else min(pulse.due, silent_at), changed)
 
     async def _heartbeat(self, link: Link, relation: Relation, offline_at: datetime) -> Delivery:
         body = json.dumps({"offline_mode_at": link.dialect.heartbeat_text(offline_at)}).encode()
         return await self._post(link, relation, "heartbeat", secrets.token_urlsafe(16), body)
 
-    async def _until(self, instant: datetime, link: Link) -> None:
-        """Sleep, or wake earlier when the peer has asked for something else."""
-        wanted = link.relation.heartbeat_s
+    async def _until(self, instant: datetime, changed: asyncio.Event) -> None:
+        """Sleep, or wake earlier when the relation has changed."""
         timer = asyncio.ensure_future(self._clock.sleep_until(instant))
+        waiter = asyncio.ensure_future(changed.wait())
         try:
-            while not timer.done() and link.relation.heartbeat_s == wanted and link.relation.state in CONNECTED:
-                waiter = asyncio.ensure_future(self._relations.changed(link).wait())
-                await asyncio.wait({timer, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                waiter.cancel()
-                self._relations.changed(link).clear()
+            await asyncio.wait({timer, waiter}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
+            waiter.cancel()
 
-    def _mark(self, link: Link, delivery: Delivery) -> None:
-        """Log a loss once and a return once."""
+    def _mark(self, link: Link, pulse: _Pulse, delivery: Delivery) -> None:
+        """Count, and log a loss once and a return once."""
         if delivery.status is DeliveryStatus.DONE:
-            if link.id in self._unreachable:
+            if pulse.missed:
                 log.info("oscp %s: takes heartbeats again", link.id)
-            self._unreachable.discard(link.id)
-        elif link.id not in self._unreachable:
-            self._unreachable.add(link.id)
+            pulse.missed = 0
+            return
+        if not pulse.missed:
             log.warning("oscp %s: heartbeat not taken: %s", link.id, delivery.detail)
+        pulse.missed += 1
 
     # --- the line -------------------------------------------------------------------------------
 
@@ -351,26 +342,55 @@ class Carrier:
         *,
         method: str = "POST",
     ) -> Delivery:
-        # Before the first answer there is the token of the onboarding alone.
-        sealed = relation.token_out_sealed
-        token = self._vault.open(sealed, link.record("out")) if sealed else link.settings.token
-        headers = {
-            **link.headers,
-            "Authorization": f"{link.dialect.scheme} {token}",
-            "Content-Type": "application/json",
-            "X-Request-ID": message_id,
-        }
+        headers = {**link.headers, "Content-Type": "application/json", "X-Request-ID": message_id}
         if correlation:
             headers["X-Correlation-ID"] = correlation
         url = f"{relation.base_url or link.address}/{link.dialect.path(endpoint)}"
         try:
-            answer = await self._callers[link.id].request(method, url, headers=headers, content=body)
+            answer = await self._called(link, relation, method, url, headers, body)
         except (TransportError, MalformedMessage) as problem:
             return Delivery(DeliveryStatus.RETRY, f"{problem.code}: {problem}")
         except NotAuthorised as problem:
-            # The address may not be called: not now, and not a minute later.
+            # The address may not be called, or no token is given: not now, and not a minute later.
             return Delivery(DeliveryStatus.DEAD, f"{problem.code}: {problem}")
+        self._compare_clocks(link, answer)
         return judged(endpoint, answer)
+
+    def _compare_clocks(self, link: Link, answer: Answer) -> None:
+        """Log once when a peer's clock is off, and once when it is not any more: promises are instants."""
+        if self._clock.wall_seconds(1.0) != 1.0:
+            return  # A story's time is nobody else's.
+        ahead = _ahead(answer.headers, self._clock.now())
+        if ahead is None or (abs(ahead) > MAX_SKEW) is (link.id in self._skewed):
+            return
+        if link.id in self._skewed:
+            self._skewed.discard(link.id)
+            log.info("oscp %s: its clock agrees with ours again", link.id)
+        else:
+            self._skewed.add(link.id)
+            log.warning("oscp %s: its clock is %+.0f s from ours", link.id, ahead.total_seconds())
+
+    async def _called(
+        self, link: Link, relation: Relation, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
+        """One call with the present token; with an access token that has become void, a second one with a new one."""
+        caller, source = self._callers[link.id], self._sources.get(link.id)
+        token = await source.token() if source else self._fixed_token(link, relation)
+        answer = await caller.request(method, url, headers=_authorised(link, token, headers), content=body)
+        if source is None or answer.status != _UNAUTHORIZED:
+            return answer
+        source.forget(token)
+        token = await source.token()
+        return await caller.request(method, url, headers=_authorised(link, token, headers), content=body)
+
+    def _fixed_token(self, link: Link, relation: Relation) -> str:
+        # Before the first answer there is the token of the onboarding alone.
+        sealed = relation.token_out_sealed
+        return self._vault.open(sealed, link.record("out")) if sealed else link.settings.token
+
+
+def _authorised(link: Link, token: str, headers: Mapping[str, str]) -> dict[str, str]:
+    return {**headers, "Authorization": f"{link.dialect.scheme} {token}"}
 
 
 def judged(endpoint: str, answer: Answer) -> Delivery:
@@ -383,14 +403,28 @@ def judged(endpoint: str, answer: Answer) -> Delivery:
         return Delivery(DeliveryStatus.DONE, detail)
     # 501 to a register says that there is no common version: it never will be otherwise.
     is_final = status == _NO_COMMON_VERSION and endpoint == "register"
-    if not is_final and (status in _RETRY_STATUSES or status >= 500):
+    if not is_final and may_be_repeated(status):
         return Delivery(DeliveryStatus.RETRY, detail, _retry_after(answer.headers))
     return Delivery(DeliveryStatus.DEAD, detail)
 
 
+def _ahead(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """How far the clock behind a ``Date`` is ahead of ours, negative: behind; None without one."""
+    try:
+        date = parsedate_to_datetime(_lower(headers).get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    # Without a zone it is UTC all the same (RFC 9110 §5.6.7).
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a ``Retry-After``, at most an hour. A date counts from the answer's own ``Date``."""
-    lower = {name.lower(): value for name, value in headers.items()}
+    lower = _lower(headers)
     value = lower.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return min(float(value), _RETRY_AFTER_CAP_S)

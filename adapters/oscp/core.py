@@ -230,12 +230,14 @@ def _handshake(link: Link, request: Request, message: MessageRef) -> Decision:
     relation = session.handshaken(
         link.relation,
         request_id=message.message_id,
+        until=request.received_at + CALLBACK_EXPIRY,
         heartbeat_s=_seconds(wanted),
         configuration=_configuration(wanted),
     )
     until = alive_until(link, message)
     events = (noted("oscp.handshake", message), SourceHeard(SourceId(link.id), until, message))
-    return Decision(message, events, relation, link.listening.heard(until), (owed(link, ACKNOWLEDGE, message),))
+    acknowledge = owed(link, ACKNOWLEDGE, message, expires_after=CALLBACK_EXPIRY)
+    return Decision(message, events, relation, link.listening.heard(until), (acknowledge,))
 
 
 def _acknowledge(link: Link, request: Request, message: MessageRef) -> Decision:
@@ -296,6 +298,9 @@ def _unauthenticated(text: str) -> NotAuthorised:
 
 
 def _admit(link: Link, credential: Credential, request: Request) -> None:
+    if request.endpoint == "register" and link.dialect.onboarding == "provisioned":
+        # The configuration would win at the next start, and the pair would be apart.
+        raise ProtocolViolation("this relation is configured; it is not registered", code="oscp.provisioned")
     is_start = (request.method, request.endpoint) == ("POST", "register")
     if credential is Credential.ONBOARDING and not is_start:
         raise NotAuthorised("this token is good for a registration only", code="oscp.not-registered")

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from adapters.oscp import translate, wire
 from adapters.oscp.adjusting import Ask, AskState, compared
 from adapters.oscp.link import ADAPTER_NAME, Decision, Link, Request, noted
+from adapters.oscp.plain import PlainForecast, read_plain
 from adapters.oscp.segments import (
     MAX_TOLD_BLOCKS,
     Assembly,
@@ -247,8 +248,10 @@ def alive_until(link: Link, message: MessageRef) -> datetime:
     return message.received_at + 2 * link.interval
 
 
-def _decode(link: Link, body: bytes) -> wire.UpdateGroupCapacityForecast:
-    return wire.decode(wire.UpdateGroupCapacityForecast, body, numeric_strings=link.dialect.numeric_strings)
+def _decode(link: Link, body: bytes) -> wire.UpdateGroupCapacityForecast | PlainForecast:
+    return read_plain(body) or wire.decode(
+        wire.UpdateGroupCapacityForecast, body, numeric_strings=link.dialect.numeric_strings
+    )
 
 
 def _binding(links: Mapping[PeerId, Link], link: Link, group: str) -> GroupBinding:

@@ -1,4 +1,4 @@
-"""What is due by the passing of time: messages that stay incomplete, registrations without answer."""
+"""What is due by time: messages that stay incomplete, registrations and handshakes without answer, old requests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from datetime import datetime
 from adapters.oscp import forecasts, session
 from adapters.oscp.adjusting import AskState
 from adapters.oscp.link import (
+    ACKNOWLEDGE,
     ADAPTER_NAME,
     ADJUST,
+    HANDSHAKE,
     REGISTER_CALLBACK,
     REGISTER_START,
     REGISTER_UPDATE,
     Link,
 )
 from adapters.oscp.relations import Relations
+from adapters.oscp.session import Trigger
 from gateway.domain.events import ReportDelivered
 from gateway.domain.evidence import MessageRef
 from gateway.domain.timeline import FOREVER
@@ -69,6 +72,11 @@ class Keeper:
             log.warning("oscp %s: %d messages stayed incomplete and are dropped", link.id, len(due))
             message = MessageRef(link.id, KEEPER_ENDPOINT, due[0].segments[0].id, now)
             await self._relations.keep(link, forecasts.dropped(link, due, message))
+        await self._end_registrations(link, now)
+        await self._end_handshakes(link, now)
+        await self._end_asks(link, now)
+
+    async def _end_registrations(self, link: Link, now: datetime) -> None:
         offer = link.relation.offer
         if offer is not None and offer.until <= now:
             kind = REGISTER_START if offer.method == "POST" else REGISTER_UPDATE
@@ -78,6 +86,22 @@ class Keeper:
         if swap is not None and swap.until is not None and swap.until <= now:
             event = _given_up(link, swap.request_id, REGISTER_CALLBACK, "the answer could not be delivered in time")
             await self._relations.settle(link, session.abandon_swap(link.relation), events=(event,))
+
+    async def _end_handshakes(self, link: Link, now: datetime) -> None:
+        relation = link.relation
+        if relation.shaking and relation.shaking_until is not None and relation.shaking_until <= now:
+            log.warning("oscp %s: our handshake was not acknowledged in time", link.id)
+            event = _given_up(link, relation.shaking, HANDSHAKE, "not acknowledged in time")
+            await self._relations.settle(link, session.unshaken(relation), events=(event,))
+        relation = link.relation
+        until = relation.acknowledging_until
+        if relation.acknowledging and until is not None and until <= now:
+            log.warning("oscp %s: its handshake could not be acknowledged in time", link.id)
+            event = _given_up(link, relation.acknowledging, ACKNOWLEDGE, "could not be delivered in time")
+            dead = session.acknowledged(relation, Trigger.ACK_DEAD)
+            await self._relations.settle(link, dead, events=(event,))
+
+    async def _end_asks(self, link: Link, now: datetime) -> None:
         over = [a for a in link.asks if a.deadline <= now]
         if over:
             rows = [AdapterRow(ADAPTER_NAME, a.key(link.id), None) for a in over]
@@ -107,6 +131,10 @@ def deadlines(link: Link) -> Iterator[datetime]:
         yield link.relation.offer.until
     if link.relation.swap is not None and link.relation.swap.until is not None:
         yield link.relation.swap.until
+    if link.relation.shaking and link.relation.shaking_until is not None:
+        yield link.relation.shaking_until
+    if link.relation.acknowledging and link.relation.acknowledging_until is not None:
+        yield link.relation.acknowledging_until
     yield from (ask.deadline for ask in link.asks)
 
 

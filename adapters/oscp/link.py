@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from adapters.oscp.adjusting import Ask
 from adapters.oscp.dialect import Dialect
+from adapters.oscp.oauth import ClientCredentials
 from adapters.oscp.segments import Pending
 from adapters.oscp.session import Listening, Relation, State, Trigger
 from gateway.domain.effects import OutboxItem
@@ -76,7 +77,8 @@ class Request:
 class Link:
     """One peer while we run: the only mutable thing of the adapter's core.
 
-    ``address`` is where it is according to the configuration, ``headers`` are sent with every call.
+    ``address`` is where it is according to the configuration, ``headers`` are sent with every call,
+    ``credentials`` get the token that it wants to be shown, where that is fetched.
     ``heard_blocks`` are the last forecasts by group and type, in memory only. ``is_refused`` and
     ``is_rebuffed``: the peer refused a registration, or a handshake, of ours in this life.
     """
@@ -89,6 +91,7 @@ class Link:
     onboarding_sha256: str = ""
     address: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: ClientCredentials | None = None
     pending: Pending = field(default_factory=Pending)
     asks: tuple[Ask, ...] = ()
     heard_blocks: dict[tuple[str, str], deque[tuple[Block, ...]]] = field(default_factory=dict)
@@ -99,6 +102,11 @@ class Link:
     def id(self) -> PeerId:
         """The peer's."""
         return self.settings.id
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there is something to show to the peer."""
+        return bool(self.relation.token_out_sealed or self.credentials)
 
     @property
     def interval(self) -> timedelta:

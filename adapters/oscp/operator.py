@@ -107,7 +107,7 @@ class Operator:
         link = self._connected(peer)
         async with self._relations.lock(link):
             item = self._item(link, HANDSHAKE, {}, expires=True)
-            relation = session.begin_handshake(link.relation, item.id)
+            relation = session.begin_handshake(link.relation, item.id, self._clock.now())
             event = noted(HANDSHAKE, self._wish(item, actor), "started here")
             await self._relations.settle(link, relation, events=(event,), outbox=(item,))
             return item.id
@@ -198,7 +198,7 @@ class Operator:
 
     def _connected(self, peer: PeerId) -> Link:
         link = self._link(peer)
-        if link.relation.state not in CONNECTED or not link.relation.token_out_sealed:
+        if link.relation.state not in CONNECTED or not link.has_token:
             raise ActionRefused(f"there is no relation to {peer}; it is {link.relation.state}")
         return link
 
@@ -215,10 +215,11 @@ def wants_our_registration(link: Link) -> bool:
 
 
 def wants_our_handshake(link: Link) -> bool:
-    """Whether a handshake is due that we have to start by ourselves."""
+    """Whether a handshake is due that we have to start by ourselves: the first, or one that brings the peer back."""
+    due = {State.REGISTERED, State.OFFLINE} if link.dialect.handshake_required else {State.REGISTERED}
     return (
         link.dialect.handshake_start == "fp"
-        and link.relation.state is State.REGISTERED
+        and link.relation.state in due
         and not link.relation.shaking
         and not link.is_rebuffed
     )

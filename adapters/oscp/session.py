@@ -116,6 +116,13 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
     _S.ENDED: {_T.REGISTER: _S.REGISTERING},
 }
 
+ACKNOWLEDGE_MIN = timedelta(minutes=1)
+ACKNOWLEDGE_MAX = timedelta(hours=1)
+"""Bounds of the time that the acknowledge of a handshake of ours may take; then it is given up."""
+
+SLOWEST_BEAT = timedelta(minutes=15)
+"""A peer that takes no heartbeats is tried this often at the least, unless it wants them more rarely."""
+
 CONNECTED = frozenset({State.REGISTERED, State.HANDSHAKING, State.ONLINE, State.OFFLINE})
 """States in which facts may be sent to the peer."""
 
@@ -169,7 +176,8 @@ class Relation:
     ``heartbeat_s``: interval in which the peer wants our heartbeats, None for never.
     ``acknowledging``: request id of the handshake whose acknowledge is owed. ``void_sha256``: the
     onboarding token that has been used up. ``answered``: our last register that was answered.
-    ``shaking``: our handshake whose acknowledge has not come.
+    ``shaking``: our handshake whose acknowledge has not come; ``shakes``: how many before it were
+    given up. Either acknowledge is given up at its ``…_until``.
     """
 
     state: State = State.UNREGISTERED
@@ -184,6 +192,9 @@ class Relation:
     offer: Offer | None = None
     answered: str = ""
     shaking: str = ""
+    shaking_until: datetime | None = None
+    shakes: int = 0
+    acknowledging_until: datetime | None = None
 
     def moved(self, trigger: Trigger) -> Relation:
         """The same relation after a trigger without data.
@@ -209,6 +220,8 @@ class Relation:
                 "swap": Swap(**{**swap, "until": _instant(swap.get("until"))}) if swap else None,
                 "offer": Offer(**{**offer, "until": parse_rfc3339(offer["until"])}) if offer else None,
                 "measurement_configuration": tuple(data["measurement_configuration"]),
+                "shaking_until": _instant(data.get("shaking_until")),
+                "acknowledging_until": _instant(data.get("acknowledging_until")),
             }
         )
 
@@ -234,6 +247,7 @@ def finish_swap(relation: Relation, onboarding_sha256: str) -> Relation:
         void_sha256=onboarding_sha256 if swap.by_onboarding else relation.void_sha256,
         acknowledging="",
         shaking="",
+        shakes=0,
     )
 
 
@@ -267,6 +281,7 @@ def answer_offer(relation: Relation, *, token_out_sealed: str, base_url: str) ->
         base_url=base_url,
         acknowledging="",
         shaking="",
+        shakes=0,
     )
 
 
@@ -287,9 +302,18 @@ def abandon_offer(relation: Relation) -> Relation:
     return replace(relation.moved(Trigger.CALLBACK_DEAD), offer=None)
 
 
-def begin_handshake(relation: Relation, request_id: str) -> Relation:
-    """We start a handshake; its acknowledge is awaited."""
-    return replace(relation.moved(Trigger.HANDSHAKE), shaking=request_id)
+def begin_handshake(relation: Relation, request_id: str, now: datetime) -> Relation:
+    """We start a handshake; its acknowledge is awaited.
+
+    A relation that had one before goes on meanwhile: ours may come to nothing.
+    """
+    begun = relation if relation.state in (State.ONLINE, State.OFFLINE) else relation.moved(Trigger.HANDSHAKE)
+    return replace(begun, shaking=request_id, shaking_until=now + acknowledge_window(relation.shakes))
+
+
+def acknowledge_window(given_up: int) -> timedelta:
+    """How long the acknowledge of our next handshake is awaited, after so many in vain."""
+    return min(ACKNOWLEDGE_MIN * (1 << min(given_up, 16)), ACKNOWLEDGE_MAX)
 
 
 def shaken(relation: Relation, *, heartbeat_s: int | None, configuration: tuple[str, ...]) -> Relation:
@@ -297,23 +321,26 @@ def shaken(relation: Relation, *, heartbeat_s: int | None, configuration: tuple[
     return replace(
         relation.moved(Trigger.ACK_DONE),
         shaking="",
+        shakes=0,
         heartbeat_s=heartbeat_s,
         measurement_configuration=configuration,
     )
 
 
 def unshaken(relation: Relation) -> Relation:
-    """The peer refused our handshake."""
-    return replace(relation.moved(Trigger.ACK_DEAD), shaking="")
+    """The peer refused our handshake, or never acknowledged it."""
+    return replace(relation.moved(Trigger.ACK_DEAD), shaking="", shakes=relation.shakes + 1)
 
 
 def handshaken(
-    relation: Relation, *, request_id: str, heartbeat_s: int | None, configuration: tuple[str, ...]
+    relation: Relation, *, request_id: str, until: datetime, heartbeat_s: int | None, configuration: tuple[str, ...]
 ) -> Relation:
-    """A handshake came; its acknowledge is owed."""
+    """A handshake came; its acknowledge is owed until then."""
     return replace(
         relation.moved(Trigger.HANDSHAKE),
         acknowledging=request_id,
+        acknowledging_until=until,
+        shakes=0,
         heartbeat_s=heartbeat_s,
         measurement_configuration=configuration,
     )
@@ -350,3 +377,16 @@ def heartbeat_period(interval: timedelta) -> timedelta:
     A little early, so that a slow line does not make us late; never below half of it.
     """
     return min(interval * 0.9, max(interval * 0.5, interval - timedelta(seconds=5)))
+
+
+def beat_after(interval: timedelta, missed: int, *, is_offline: bool) -> timedelta:
+    """Until the next heartbeat, after so many in a row that were not taken.
+
+    Twice as long after each, up to ``SLOWEST_BEAT``. While the peer is heard, one miss may be chance:
+    slowing down at once would break what the last heartbeat promised.
+    """
+    period = heartbeat_period(interval)
+    counted = missed if is_offline else missed - 1
+    if counted <= 0:
+        return period
+    return max(period, min(period * (1 << min(counted, 16)), SLOWEST_BEAT))

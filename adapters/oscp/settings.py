@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adapters.oscp.dialect import dialect_of
+from adapters.oscp.caller import Caller
+from adapters.oscp.dialect import Dialect, dialect_of
 from adapters.oscp.link import ADAPTER_NAME, Link
-from gateway.domain.errors import ConfigError, ConfigProblem
+from adapters.oscp.oauth import ClientCredentials
+from gateway.domain.errors import ConfigError, ConfigProblem, NotAuthorised
 from gateway.domain.evidence import sha256_hex
 from gateway.domain.ids import PeerId
 from gateway.ports.adapter import AdapterContext, Trust
@@ -18,10 +20,13 @@ from gateway.ports.grid import GroupBinding, PeerSettings
 
 TOKEN_OUT = "token_out_file"  # noqa: S105  a name of an option
 
+TOKEN_URL = "token_url"  # noqa: S105  a name of an option
+SECRET_FILE = "client_secret_file"  # noqa: S105  a name of an option
+
 _MEANS = {
     "token": "what the peer shows to us",
     "options.address": "where the peer's endpoints are",
-    f"options.{TOKEN_OUT}": "the file with the token that we show",
+    f"options.{TOKEN_OUT}": f"the file with the token that we show, unless {TOKEN_URL} says where to fetch one",
 }
 _OURS = frozenset({"authorization", "content-type", "content-length", "host", "x-request-id", "x-correlation-id"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -57,6 +62,7 @@ def links_of(context: AdapterContext) -> dict[PeerId, Link]:
             onboarding_sha256=digest,
             address=address,
             headers=_headers(peer, problems),
+            credentials=_credentials(peer, dialect, problems),
         )
         if dialect.onboarding == "provisioned":
             problems += _provisioned_problems(peer, address)
@@ -85,7 +91,7 @@ def _provisioned_problems(peer: PeerSettings, address: str) -> Iterator[ConfigPr
     for key, found in (
         ("token", peer.token),
         ("options.address", address),
-        (f"options.{TOKEN_OUT}", peer.options.get(TOKEN_OUT)),
+        (f"options.{TOKEN_OUT}", peer.options.get(TOKEN_OUT) or peer.options.get(TOKEN_URL)),
     ):
         if not found:
             text = f"needed with onboarding provisioned: {_MEANS[key]}"
@@ -112,21 +118,64 @@ def _headers(peer: PeerSettings, problems: list[ConfigProblem]) -> dict[str, str
     return {}
 
 
+def _credentials(peer: PeerSettings, dialect: Dialect, problems: list[ConfigProblem]) -> ClientCredentials | None:
+    """How to get the token that the peer wants to be shown; None where that is not by OAuth2."""
+    url = str(peer.options.get(TOKEN_URL, ""))
+    if not url:
+        return None
+    secret = _line_of(peer.options.get(SECRET_FILE))
+    client_id, scope = str(peer.options.get("client_id", "")), str(peer.options.get("scope", ""))
+    for key, is_right, expected in (
+        (TOKEN_URL, dialect.onboarding == "provisioned", "only with onboarding provisioned"),
+        (TOKEN_URL, not peer.options.get(TOKEN_OUT), f"either this or {TOKEN_OUT}"),
+        ("client_id", _HEADER_VALUE.fullmatch(client_id), f"needed with {TOKEN_URL}"),
+        (SECRET_FILE, secret, f"a file with the client's secret, needed with {TOKEN_URL}"),
+        ("scope", not scope or _HEADER_VALUE.fullmatch(scope), "names, with blanks between"),
+    ):
+        if not is_right:
+            problems.append(ConfigProblem("oscp.peer", "", 0, f"peers[{peer.id}].options.{key}", expected))
+    return ClientCredentials(url, client_id, secret, scope)
+
+
+def check_token_urls(links: Mapping[PeerId, Link], callers: Mapping[PeerId, Caller]) -> None:
+    """Whether each peer's token endpoint is among the addresses that may be called for it.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    problems = []
+    for peer, link in links.items():
+        if link.credentials is not None:
+            try:
+                callers[peer].check_url(link.credentials.url)
+            except NotAuthorised as problem:
+                where = f"peers[{peer}].options.{TOKEN_URL}"
+                problems.append(ConfigProblem("oscp.peer", "", 0, where, str(problem), link.credentials.url))
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
 def token_out(peer: PeerSettings) -> str:
     """The token that a provisioned peer gave us.
 
     Raises:
         ConfigError: the file cannot be read or holds no token.
     """
-    path = Path(str(peer.options.get(TOKEN_OUT, "")))
-    try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, ValueError):
-        token = ""
-    if _HEADER_VALUE.fullmatch(token) and " " not in token:
+    path = peer.options.get(TOKEN_OUT)
+    token = _line_of(path)
+    if token and " " not in token:
         return token
     where = f"peers[{peer.id}].options.{TOKEN_OUT}"
     raise ConfigError((ConfigProblem("oscp.peer", "", 0, where, "a file with the token that we show", str(path)),))
+
+
+def _line_of(path: object) -> str:
+    """The one line of visible characters that a file holds; empty where it holds none."""
+    try:
+        text = Path(str(path)).read_text("utf-8").strip() if path else ""
+    except (OSError, ValueError):
+        return ""
+    return text if _HEADER_VALUE.fullmatch(text) else ""
 
 
 def _groups(peer: PeerSettings, context: AdapterContext, problems: list[ConfigProblem]) -> dict[str, GroupBinding]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 
 from adapters.oscp import wire
+from adapters.oscp.plain import PlainBlock, PlainForecast
 from adapters.oscp.wire import ForecastType, Phase, Unit
 from gateway.domain.envelope import Block, BlockKind, has_overlap
 from gateway.domain.errors import MalformedMessage
@@ -44,6 +46,8 @@ _STREAMS: Mapping[ForecastType, tuple[Direction, BlockKind]] = {
     ForecastType.FALLBACK_GENERATION: (Direction.EXPORT, BlockKind.FALLBACK),
 }
 _PLACE = {Phase.ONE: 0, Phase.TWO: 1, Phase.THREE: 2}
+_SCALE = {Unit.A: 1_000, Unit.W: 1, Unit.KW: 1_000, Unit.WH: 1, Unit.KWH: 1_000}
+_OF_ENERGY = frozenset({Unit.WH, Unit.KWH})
 _OF_PHASE_W = {SitePhase.L1: Dimension.L1_W, SitePhase.L2: Dimension.L2_W, SitePhase.L3: Dimension.L3_W}
 _OF_PHASE_A = {SitePhase.L1: Dimension.L1_A, SitePhase.L2: Dimension.L2_A, SitePhase.L3: Dimension.L3_A}
 
@@ -59,7 +63,7 @@ class Limit:
 
 
 def limit_of(
-    forecast: wire.UpdateGroupCapacityForecast,
+    forecast: wire.UpdateGroupCapacityForecast | PlainForecast,
     binding: GroupBinding,
     *,
     now: datetime,
@@ -74,7 +78,7 @@ def limit_of(
 
 
 def blocks_of(
-    forecast: wire.UpdateGroupCapacityForecast,
+    forecast: wire.UpdateGroupCapacityForecast | PlainForecast,
     binding: GroupBinding,
     *,
     now: datetime,
@@ -89,9 +93,9 @@ def blocks_of(
     stream = _STREAMS.get(forecast.type)
     is_fallback = stream is not None and stream[1] is BlockKind.FALLBACK
     horizon = now + (FALLBACK_HORIZON if is_fallback else PRIMARY_HORIZON)
-    return tuple(
-        _block(block, binding, index, horizon, naive_zone) for index, block in enumerate(forecast.forecasted_blocks)
-    )
+    dimensions = _dimensions(binding.phases)
+    told: Sequence[wire.ForecastedBlock | PlainBlock] = forecast.forecasted_blocks
+    return tuple([_block(block, index, horizon, naive_zone, dimensions) for index, block in enumerate(told)])
 
 
 def limit_in(type_: ForecastType, blocks: tuple[Block, ...], *, now: datetime) -> Limit | None:
@@ -134,39 +138,52 @@ def offline_at(told: datetime | None, *, now: datetime, interval: timedelta, nai
 
 
 def _block(
-    block: wire.ForecastedBlock, binding: GroupBinding, index: int, horizon: datetime, naive_zone: tzinfo | None
+    block: wire.ForecastedBlock | PlainBlock,
+    index: int,
+    horizon: datetime,
+    naive_zone: tzinfo | None,
+    dimensions: Mapping[tuple[Phase, Unit], Dimension],
 ) -> Block:
-    where = f"forecasted_blocks.{index}"
-    start = utc(block.start_time, naive_zone, f"{where}.start_time")
-    end = utc(block.end_time, naive_zone, f"{where}.end_time")
+    start, end = block.start_time, block.end_time
+    if start.tzinfo is not UTC:
+        start = utc(start, naive_zone, f"forecasted_blocks.{index}.start_time")
+    if end.tzinfo is not UTC:
+        end = utc(end, naive_zone, f"forecasted_blocks.{index}.end_time")
     if end <= start:
-        raise MalformedMessage(f"{where}: end_time is not after start_time")
+        raise MalformedMessage(f"forecasted_blocks.{index}: end_time is not after start_time")
     if end > horizon:
-        raise MalformedMessage(f"{where}: end_time lies beyond the accepted horizon, {horizon:%Y-%m-%d}")
-    dimension = _dimension(block.phase, block.unit, binding)
-    return Block(start, end, _value(block, end - start), dimension)
+        raise MalformedMessage(
+            f"forecasted_blocks.{index}: end_time lies beyond the accepted horizon, {horizon:%Y-%m-%d}"
+        )
+    return Block(start, end, _value(block, start, end), dimensions[block.phase, block.unit])
 
 
-def _dimension(phase: Phase, unit: Unit, binding: GroupBinding) -> Dimension:
+@lru_cache
+def _dimensions(phases: tuple[SitePhase, SitePhase, SitePhase]) -> Mapping[tuple[Phase, Unit], Dimension]:
+    """What a capacity limits, where the peer's phases are these of the site."""
+    return {(phase, unit): _dimension(phase, unit, phases) for phase in Phase for unit in Unit}
+
+
+def _dimension(phase: Phase, unit: Unit, phases: tuple[SitePhase, SitePhase, SitePhase]) -> Dimension:
     # UNKNOWN is read as ALL: the tighter reading, for the limit then binds everything together.
     place = _PLACE.get(phase)
     if unit is Unit.A:
-        return Dimension.EACH_A if place is None else _OF_PHASE_A[binding.phases[place]]
-    return Dimension.SUM_W if place is None else _OF_PHASE_W[binding.phases[place]]
+        return Dimension.EACH_A if place is None else _OF_PHASE_A[phases[place]]
+    return Dimension.SUM_W if place is None else _OF_PHASE_W[phases[place]]
 
 
-def _value(block: wire.ForecastedBlock, duration: timedelta) -> int:
+def _value(block: wire.ForecastedBlock | PlainBlock, start: datetime, end: datetime) -> int:
+    """In W or mA, rounded down."""
+    capacity, unit = block.capacity, block.unit
+    if unit in _OF_ENERGY:
+        watt_hours = Fraction(capacity) * _SCALE[unit]
+        seconds = Fraction((end - start) // timedelta(microseconds=1), 1_000_000)
+        return floor(watt_hours * _SECONDS_PER_HOUR / seconds)
+    if isinstance(capacity, int):
+        return capacity * _SCALE[unit]
     # Cut to nano-units first, so that no later multiplication has to round (and rounds up).
-    capacity = block.capacity.quantize(_NANO, rounding=ROUND_FLOOR)
-    match block.unit:
-        case Unit.A:
-            return milliamperes_down(capacity)
-        case Unit.W | Unit.KW:
-            return watts_down(capacity, kilo=block.unit is Unit.KW)
-        case Unit.WH | Unit.KWH:
-            watt_hours = Fraction(capacity) * (1000 if block.unit is Unit.KWH else 1)
-            seconds = Fraction(duration // timedelta(microseconds=1), 1_000_000)
-            return floor(watt_hours * _SECONDS_PER_HOUR / seconds)
+    cut = capacity.quantize(_NANO, rounding=ROUND_FLOOR)
+    return milliamperes_down(cut) if unit is Unit.A else watts_down(cut, kilo=unit is Unit.KW)
 
 
 # --- out ------------------------------------------------------------------------------------
@@ -195,10 +212,13 @@ def group_measurements(
 
 
 def wanted(values: Sequence[Mapping[str, Json]], configuration: Sequence[str]) -> list[Mapping[str, Json]]:
-    """What a peer with this measurement configuration wants to be told. No wish: registers that never restart."""
+    """What a peer with this measurement configuration wants to be told. No wish: registers that never restart.
+
+    The configuration is about registers; momentary power is kept for those who are told that.
+    """
     intermittent = wire.MeasurementConfiguration.INTERMITTENT in configuration
     continuous = wire.MeasurementConfiguration.CONTINUOUS in configuration or not intermittent
-    return [v for v in values if (intermittent if "since" in v else continuous)]
+    return [v for v in values if v["quantity"] == _POWER or (intermittent if "since" in v else continuous)]
 
 
 def asset_measurements(

@@ -18,16 +18,18 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from adapters.oscp import wire
-from adapters.oscp.carrier import Caller, CallerFactory, Carrier
+from adapters.oscp.caller import Caller, CallerFactory
+from adapters.oscp.carrier import Carrier
 from adapters.oscp.core import METHODS, SPELLINGS, Core
 from adapters.oscp.keeper import Keeper
 from adapters.oscp.link import BASE_PATH, Credential, Link, reference
 from adapters.oscp.link import Request as OscpRequest
+from adapters.oscp.oauth import TokenSource
 from adapters.oscp.operator import TOKEN_BYTES, Operator
 from adapters.oscp.relations import Relations
 from adapters.oscp.segments import TooLarge, TooMany
 from adapters.oscp.session import Relation, State
-from adapters.oscp.settings import key_file, links_of, token_out
+from adapters.oscp.settings import check_token_urls, key_file, links_of, token_out
 from adapters.oscp.vault import Vault, open_vault
 from gateway.domain.errors import (
     DomainError,
@@ -103,6 +105,7 @@ class OscpRunning:
         self._context = context
         self._links = links_of(context)
         self._callers = {p: (make_caller or self._http_caller)(link.settings) for p, link in self._links.items()}
+        check_token_urls(self._links, self._callers)
         self._relations = Relations(context, self._links)
         self._key_file = key_file(context)
         self._carrier: Carrier | None = None
@@ -141,7 +144,12 @@ class OscpRunning:
         keeper = Keeper(self._relations, self._context.clock)
         await keeper.serve()
         operator = self._operator = Operator(self._relations, self._context.clock, vault)
-        self._carrier = Carrier(self._relations, self._context.clock, vault, self._callers, operator)
+        sources = {
+            peer: TokenSource(link.credentials, self._callers[peer], self._context.clock)
+            for peer, link in self._links.items()
+            if link.credentials is not None
+        }
+        self._carrier = Carrier(self._relations, self._context.clock, vault, self._callers, operator, sources)
         self._carrier.listen_at(self._public(urls))
         core = Core(
             links=self._links,
@@ -205,7 +213,7 @@ class Routes:
             spellings = (endpoint, *(other for other, meant in SPELLINGS.items() if meant == endpoint))
             for spelling in spellings:
                 path = f"{BASE_PATH}/{spelling}"
-                app.add_api_route(path, self._route(endpoint), methods=list(methods), response_class=Response)
+                app.add_route(path, self._route(endpoint), methods=list(methods))
         app.add_exception_handler(HTTPException, self._on_http_exception)
         app.add_exception_handler(Exception, self._on_bug)
         return app
@@ -344,7 +352,7 @@ def _provisioning(vault: Vault) -> Callable[[Link, Relation], Relation]:
             stored,
             state=State.REGISTERED if stored.state in (State.UNREGISTERED, State.ENDED) else stored.state,
             token_in_sha256=sha256_hex(link.settings.token.encode()),
-            token_out_sealed=vault.seal(token_out(link.settings), link.record("out")),
+            token_out_sealed="" if link.credentials else vault.seal(token_out(link.settings), link.record("out")),
             base_url=link.address,
         )
 

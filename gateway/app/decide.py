@@ -7,10 +7,12 @@ increases as far as the ledger has room.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from gateway.app import judge
+from gateway.app.fleet import settling
 from gateway.app.ledger import (
     Balance,
     ending_in,
@@ -28,6 +30,7 @@ from gateway.app.limits import Picture, picture, with_shares
 from gateway.app.loads import NOMINAL_DECIVOLTS, NOTHING
 from gateway.app.plan import Plan, desired_shares, facts_of, may_hold_for_good, plan, station_of
 from gateway.app.state import Grant, Held, Sent, Work
+from gateway.app.withheld import counted
 from gateway.domain.allocation import Binding
 from gateway.domain.effects import Command, Layer, Record
 from gateway.domain.evidence import Json, Way, canonical, sha256_hex
@@ -53,8 +56,8 @@ def decide(work: Work) -> None:
     before, place = len(work.commands), len(work.evidence)
     decision = EvidenceId(work.new_id("dec"))
     _tighten(work, chosen, balance, decision)
-    if len(work.commands) > before:
-        balance = _balance(work, view)
+    for evse in dict.fromkeys(command.evse for command in work.commands[before:]):
+        _count_in(work, balance, evse)
     _loosen(work, chosen, balance, decision)
     _raise_shares(work, chosen, balance, decision)
     _standing(work, chosen, balance)
@@ -79,18 +82,25 @@ def drawn_w(work: Work, grant: Grant) -> int:
 
 def _prune_all(work: Work) -> None:
     for grant in tuple(work.grants.values()):
-        share = fade(grant.share, work.now)
-        session = prune(fade(grant.session, work.now), work.now, work.settings)
-        if session is not grant.session or share is not grant.share:
-            work.set_grant(replace(grant, share=share, session=session))
+        share, faded = fade(grant.share, work.now), fade(grant.session, work.now)
+        session = prune(faded, work.now, work.settings)
+        if session is grant.session and share is grant.share:
+            continue
+        after = replace(grant, share=share, session=session)
+        # A meter may still tell late what was drawn under a schedule that has just been forgotten.
+        work.set_grant(after if session is faded else settling(work, after))
 
 
 def _balance(work: Work, view: Picture) -> Balance:
     balance = Balance(work.facts.tree, view, work.settings)
     for node in work.facts.tree.evses():
-        grant = work.grant(node.path)
-        balance.count_in(node.path, balance.cases(grant, facts_of(work, node.path), drawn_w(work, grant)))
+        _count_in(work, balance, node.path)
     return balance
+
+
+def _count_in(work: Work, balance: Balance, evse: NodeId) -> None:
+    grant = work.grant(evse)
+    balance.count_in(evse, balance.cases(grant, facts_of(work, evse), drawn_w(work, grant)))
 
 
 def _remember_targets(work: Work, plan: Plan) -> bool:
@@ -104,8 +114,8 @@ def _remember_targets(work: Work, plan: Plan) -> bool:
         text, place, envelope = _binding_words(work, node.path, binding)
         if abs(target - grant.target_w) > work.settings.deadband_w or text != grant.binding:
             changed = True
-        _count_curtailed(work, grant)
         if (target, text) != (grant.target_w, grant.binding) or node.path not in work.grants:
+            grant = counted(work, grant)
             work.set_grant(replace(grant, target_w=target, binding=text, binding_node=place, binding_envelope=envelope))
     return changed
 
@@ -134,29 +144,22 @@ def _binding_words(work: Work, evse: NodeId, binding: Binding | None) -> tuple[s
     return f"{word} {binding.place}:{binding.label}", NodeId(binding.place), envelope_id
 
 
-def _count_curtailed(work: Work, grant: Grant) -> None:
-    """Add what the session was denied since the last decision, under what bound it."""
-    session = work.sessions.get(grant.evse)
-    if session is None:
-        return
-    elapsed_ms = (work.now - session.counted_at) // timedelta(milliseconds=1)
-    wish = min(v for v in (facts_of(work, grant.evse).max_w, session.max_w) if v is not None)
-    denied = max(0, wish - grant.target_w)
-    label = grant.binding_envelope or grant.binding
-    totals = dict(session.curtailed_mws)
-    if denied and elapsed_ms > 0 and session.wants_power is not False and label not in ("", "DEMAND"):
-        totals[label] = totals.get(label, 0) + denied * elapsed_ms
-    work.sessions[grant.evse] = replace(session, curtailed_mws=totals, counted_at=work.now)
-
-
 def _schedule(work: Work, plan: Plan, evse: NodeId) -> Schedule:
     """The running minimum over the coming edges, cut early, ending in the share (rules 3 to 5)."""
+    share = plan.shares[evse]
+    key = (plan.wanted[evse], share)
+    made = plan.schedules.get(key)
+    if made is None:
+        made = plan.schedules[key] = _made(work, plan, *key)
+    return made
+
+
+def _made(work: Work, plan: Plan, wanted_w: tuple[int, ...], share: int) -> Schedule:
     guard = timedelta(seconds=work.settings.guard_s)
     end = min(work.now + timedelta(seconds=work.settings.validity_s), plan.picture.until - 2 * guard)
-    share = plan.shares[evse]
     points: list[tuple[datetime, Watts]] = []
-    value = max(plan.wanted[evse][0], share)
-    for instant, wanted in zip(plan.picture.instants, plan.wanted[evse], strict=True):
+    value = max(wanted_w[0], share)
+    for instant, wanted in zip(plan.picture.instants, wanted_w, strict=True):
         at = max(instant - guard, work.now)
         if at >= end:
             break
@@ -213,7 +216,7 @@ def _tighten_session(work: Work, plan: Plan, evse: NodeId, decision: EvidenceId,
             _command(work, grant, Layer.SESSION, least, decision, tightens=True)
         return
     target = _schedule(work, plan, evse)
-    slack = 0 if pressed else max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
+    slack = 0 if pressed else _slack_w(work, current)
     if is_below(target, current, work.now, slack) or due:
         _command(work, grant, Layer.SESSION, lowest((target, *held), work.now), decision, tightens=True)
 
@@ -255,7 +258,7 @@ def _loosen(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> N
         if not _worth_it(work, grant, fitting):
             continue
         _command(work, grant, Layer.SESSION, fitting, decision, tightens=False)
-        balance.count_in(evse, balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, grant)))
+        _count_in(work, balance, evse)
 
 
 def _raise_shares(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> None:
@@ -270,7 +273,7 @@ def _raise_shares(work: Work, plan: Plan, balance: Balance, decision: EvidenceId
         case = balance.cases(followed(grant), facts_of(work, evse), 0)
         if share_w <= min(balance.ceiling(evse, case)) and may_hold_for_good(work, plan.picture, evse, share_w):
             _command(work, grant, Layer.SAFE_SHARE, share_schedule(share_w), decision, tightens=False)
-            balance.count_in(evse, balance.cases(work.grant(evse), facts_of(work, evse), drawn_w(work, grant)))
+            _count_in(work, balance, evse)
 
 
 def _fit(work: Work, plan: Plan, evse: NodeId, target: Schedule, ceiling: list[int]) -> Schedule:
@@ -299,16 +302,21 @@ def _worth_it(work: Work, grant: Grant, schedule: Schedule) -> bool:
         share = grant.share.confirmed.floor_w if grant.share.confirmed else 0
         return schedule.at(work.now) > share + work.settings.deadband_w
     now_w = schedule.at(work.now)
-    if is_below(schedule, current, work.now):
-        return False
+    slack = _slack_w(work, current)
+    if is_below(schedule, current, work.now, slack):
+        return False  # that is for a decrease to do; one too small to send must not keep a renewal back
     if now_w > schedule.floor_w and _session_unsynced(work, grant):
         return True
     half = timedelta(seconds=work.settings.validity_s / 2)
-    deadband = max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
-    if any(current.at(t) < schedule.at(t) - deadband for t in current.edges if work.now < t < work.now + half):
+    if any(current.at(t) < schedule.at(t) - slack for t in current.edges if work.now < t < work.now + half):
         return True
     rested = work.now >= grant.increased_at + timedelta(seconds=work.settings.increase_every_s)
-    return rested and now_w > current.at(work.now) + deadband
+    return rested and now_w > current.at(work.now) + slack
+
+
+def _slack_w(work: Work, current: Schedule) -> int:
+    """What a schedule may differ from what is wanted before it is worth a command, W."""
+    return max(work.settings.deadband_w, current.at(work.now) * 3 // 100)
 
 
 def _command(

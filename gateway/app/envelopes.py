@@ -6,8 +6,10 @@ The table is ``gateway.domain.lifecycle``; here stands which trigger has come.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from gateway.app.state import Source
 from gateway.domain.envelope import (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from gateway.app import judge, ledger
 from gateway.app.plan import facts_of
 from gateway.app.state import Grant, Held, Point, Session, Station, Work
+from gateway.app.withheld import begun, counted
 from gateway.domain import events as ev
 from gateway.domain.ids import EvidenceId, NodeId, SessionId, StationId
 from gateway.domain.measurement import Quantity
@@ -28,20 +30,42 @@ def station_connected(work: Work, event: ev.StationConnected) -> None:
     work.stations[event.station] = Station(
         id=event.station, generation=event.generation, connected=True, protocol=event.protocol, since=work.now
     )
-    skew_s = event.clock_skew_s
     for known in _grants_of(work, event.station):
-        wrong = known.wrong_clock if skew_s is None else abs(skew_s) > work.settings.guard_s
-        if wrong and not known.wrong_clock:
-            work.seal(
-                "device.clock_wrong",
-                subject={"evse": known.evse, "node": known.evse, "station": event.station},
-                cause=(sealed,),
-                body={"skew_s": skew_s},
-                reason="CLOCK_SKEW",
-            )
-        grant = replace(line_lost(known, work.now), uncommandable_since=None, retry_at=None, wrong_clock=wrong)
-        work.set_grant(grant)
+        work.set_grant(replace(line_lost(known, work.now), uncommandable_since=None, retry_at=None))
+    if event.clock_skew_s is not None:
+        _judge_clock(work, event.station, event.clock_skew_s, sealed)
     work.dirty = True
+
+
+def clock_compared(work: Work, event: ev.ClockCompared) -> None:
+    """Whether the times in a station's schedules mean the same to it and to us."""
+    station = work.stations.get(event.station)
+    if station is None or station.generation != event.generation:
+        return
+    sealed = work.seal(
+        "station.clock",
+        subject={"station": event.station},
+        message=event.message,
+        body={"ahead_s": event.ahead_s},
+    )
+    _judge_clock(work, event.station, event.ahead_s, sealed)
+
+
+def _judge_clock(work: Work, station: StationId, skew_s: int, cause: EvidenceId) -> None:
+    wrong = abs(skew_s) > work.settings.guard_s
+    for known in _grants_of(work, station):
+        if wrong == known.wrong_clock:
+            continue
+        sealed = work.seal(
+            "device.clock_wrong" if wrong else "device.clock_right",
+            subject={"evse": known.evse, "node": known.evse, "station": station},
+            cause=(cause,),
+            body={"skew_s": skew_s},
+            reason="CLOCK_SKEW",
+        )
+        work.causes.append(sealed)
+        work.set_grant(replace(known, wrong_clock=wrong))
+        work.dirty = True
 
 
 def station_disconnected(work: Work, event: ev.StationDisconnected) -> None:
@@ -82,6 +106,7 @@ def evse_status(work: Work, event: ev.EvseStatus) -> None:
         work.set_grant(replace(grant, occupied=event.occupied, wants_power=event.wants_power))
     session = work.sessions.get(event.evse)
     if session is not None and event.wants_power is not None and session.wants_power != event.wants_power:
+        work.set_grant(counted(work, work.grant(event.evse)))
         work.sessions[event.evse] = replace(session, wants_power=event.wants_power)
         work.dirty = True
 
@@ -114,9 +139,8 @@ def session_started(work: Work, event: ev.SessionStarted) -> None:
         meter_start_wh=event.meter_wh,
         asked_wh=event.energy_asked_wh,
         departure_at=event.departure_at,
-        counted_at=work.now,
     )
-    work.set_grant(replace(work.grant(event.evse), occupied=True))
+    work.set_grant(begun(work, replace(work.grant(event.evse), occupied=True)))
     work.dirty = True
 
 
@@ -131,6 +155,7 @@ def session_updated(work: Work, event: ev.SessionUpdated) -> None:
         max_w=event.max_w if event.max_w is not None else session.max_w,
     )
     if after != session:
+        work.set_grant(counted(work, work.grant(event.evse)))
         work.sessions[event.evse] = after
         work.dirty = True
 
@@ -158,10 +183,10 @@ def _clear_session(work: Work, evse: NodeId) -> None:
     """Forget the session. Commands still on the wire stay possible until they are resolved."""
     work.sessions.pop(evse, None)
     grant = work.grant(evse)
-    work.set_grant(_settling(work, replace(grant, session=_while_it_lasts(work, evse, "session", grant.session))))
+    work.set_grant(settling(work, replace(grant, session=_while_it_lasts(work, evse, "session", grant.session))))
 
 
-def _settling(work: Work, grant: Grant) -> Grant:
+def settling(work: Work, grant: Grant) -> Grant:
     """The grant, remembering what its EVSE might draw until now if that was more.
 
     Kept until no fresh sample can be as old; a value that a later and larger one covers is dropped.
@@ -191,7 +216,8 @@ def command_answered(work: Work, event: ev.CommandAnswered) -> None:
     match event.outcome:
         case ev.Outcome.ACCEPTED:
             held = ledger.accept(held, event.command, work.now, ordered=event.ordered, settings=work.settings)
-            grant = replace(grant, uncommandable_since=None, retry_at=None)
+            if not _is_owed(_with(grant, layer, held)):
+                grant = replace(grant, uncommandable_since=None, retry_at=None)
         case ev.Outcome.SUPERSEDED | ev.Outcome.NOT_SENT:
             held = ledger.drop(held, event.command)
         case ev.Outcome.REJECTED | ev.Outcome.ERROR:
@@ -200,8 +226,11 @@ def command_answered(work: Work, event: ev.CommandAnswered) -> None:
         case ev.Outcome.TIMEOUT | ev.Outcome.DISCONNECTED:
             held = ledger.unresolved(held, event.command)
             grant = _uncommandable(work, grant, sealed)
-    work.set_grant(_settling(work, _with(grant, layer, _while_it_lasts(work, event.evse, layer, held))))
-    work.dirty = True
+    work.set_grant(settling(work, _with(grant, layer, _while_it_lasts(work, event.evse, layer, held))))
+    if event.outcome is ev.Outcome.ACCEPTED:
+        work.slack = True  # what it leaves free can wait; what failed cannot
+    else:
+        work.dirty = True
 
 
 def claim_refuted(work: Work, event: ev.ClaimRefuted) -> None:
@@ -232,6 +261,12 @@ def _while_it_lasts(work: Work, evse: NodeId, layer: str, held: Held) -> Held:
     if layer == "share" or evse in work.sessions:
         return held
     return Held(maybe=tuple(sent for sent in held.maybe if sent.open))
+
+
+def _is_owed(grant: Grant) -> bool:
+    """Whether the newest command of a layer was not answered in time, so that it has to be repeated."""
+    newest = [(held, held.maybe[-1]) for held in (grant.share, grant.session) if held.maybe]
+    return any(not sent.open and sent.version > held.confirmed_version for held, sent in newest)
 
 
 def _with(grant: Grant, layer: str, held: Held) -> Grant:

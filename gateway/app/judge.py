@@ -14,6 +14,7 @@ from gateway.app.envelopes import limits_at
 from gateway.app.limits import as_watts, surroundings
 from gateway.app.loads import Load
 from gateway.app.state import AppliedStep, Session, Work
+from gateway.app.withheld import counted
 from gateway.domain.compliance import ComplianceRecord, judge
 from gateway.domain.envelope import Block, LimitValue, OperatingEnvelope
 from gateway.domain.evidence import Json, canonical, sha256_hex
@@ -178,7 +179,7 @@ def _record_body(record: ComplianceRecord) -> dict[str, Json]:
 
 
 def report_due(work: Work) -> None:
-    """Owe every reporting source the registers of its nodes, once a period."""
+    """Owe every reporting source the registers of its nodes, once a period; later where none is known yet."""
     period = timedelta(seconds=work.settings.report_s)
     for source, nodes in work.facts.reporting.items():
         known = work.sources.get(source)
@@ -187,28 +188,28 @@ def report_due(work: Work) -> None:
         last = work.control.reported.get(source, EPOCH)
         if work.now < last + period:
             continue
-        for node in nodes:
-            values = registers.values_of(work, node, last)
-            if values:
-                work.owe(
-                    PeerId(source),
-                    "measurements",
-                    {"node": node, "values": values},
-                    cause=(work.control.decision,) if work.control.decision else (),
-                    expires_at=work.now + timedelta(days=1),
-                )
-        work.set_control(reported={**work.control.reported, source: work.now})
+        told = {node: values for node in nodes if (values := registers.values_of(work, node, last))}
+        for node, values in told.items():
+            work.owe(
+                PeerId(source),
+                "measurements",
+                {"node": node, "values": values},
+                cause=(work.control.decision,) if work.control.decision else (),
+                expires_at=work.now + timedelta(days=1),
+            )
+        if told:
+            work.set_control(reported={**work.control.reported, source: work.now})
 
 
 def next_report(work: Work) -> datetime | None:
-    """When the next report is due."""
+    """When the next report is due. One that is overdue lacks values and comes with the first of them."""
     period = timedelta(seconds=work.settings.report_s)
     due = [
         work.control.reported.get(s, EPOCH) + period
         for s in work.facts.reporting
         if s in work.sources and not work.sources[s].ended
     ]
-    return min(due, default=None)
+    return min((at for at in due if at > work.now), default=None)
 
 
 def complain(work: Work, path: NodeId, expected: Load) -> None:
@@ -272,17 +273,18 @@ def conclude(work: Work, session: Session, ended_at: datetime, meter_wh: WattHou
         delivered = WattHours(meter_wh - session.meter_start_wh)
     registers.note_finished(work, session, ended_at, delivered)
     asked = session.asked_wh
+    grant = counted(work, work.grant(session.evse))
     work.seal(
         "session.outcome",
         subject={"evse": session.evse, "node": session.evse, "session": session.id},
-        cause=(session.evidence, ended, work.grant(session.evse).decision),
+        cause=(session.evidence, ended, grant.decision),
         body={
             "started_at": rfc3339(session.started_at),
             "ended_at": rfc3339(ended_at),
             "asked_wh": asked,
             "delivered_wh": delivered,
             "ready": None if asked is None or delivered is None else delivered >= asked,
-            "curtailed_wh": {label: mws // 3_600_000 for label, mws in sorted(session.curtailed_mws.items())},
+            "curtailed_wh": {label: mws // 3_600_000 for label, mws in sorted(grant.withheld_mws.items())},
         },
     )
 

@@ -9,12 +9,12 @@ of worst cases fits every ancestor at every coming edge; a decrease may always b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from gateway.app.limits import Picture
 from gateway.app.state import Fading, Grant, Held, Sent, Settings
-from gateway.domain.errors import LocalError
 from gateway.domain.ids import CommandId, NodeId
 from gateway.domain.quantities import Phase, Watts
 from gateway.domain.schedule import Schedule, build, constant
@@ -73,8 +73,11 @@ def ending_in(schedule: Schedule, share_w: int) -> Schedule:
 
 def is_below(a: Schedule, b: Schedule, now: datetime, by_w: int = 0) -> bool:
     """Whether ``a`` is lower than ``b`` by more than ``by_w`` at any instant from now on."""
-    instants = {now, *(e for s in (a, b) for e in s.edges if e > now)}
-    return any(a.at(t) < b.at(t) - by_w for t in instants)
+    if a is b:
+        return False
+    return a.at(now) < b.at(now) - by_w or any(
+        step.start > now and a.at(step.start) < b.at(step.start) - by_w for s in (a, b) for step in s.steps
+    )
 
 
 def send(held: Held, sent: Sent) -> Held:
@@ -203,7 +206,7 @@ class Balance:
             self._count_currents(evse, cases, before)
 
     def _count_currents(self, evse: NodeId, cases: list[int], before: list[int]) -> None:
-        facts = facts_at(self._tree, evse)
+        facts = self._tree.facts(evse)
         more = [facts.current_ma(new) - facts.current_ma(old) for new, old in zip(cases, before, strict=True)]
         for currents in self._currents_above(evse, facts):
             currents[:] = [s + m for s, m in zip(currents, more, strict=True)]
@@ -234,7 +237,7 @@ class Balance:
         return [max(m, h) for m, h in zip(most, held, strict=True)]
 
     def _ceiling_by_phase(self, evse: NodeId, cases: list[int], most: list[int]) -> list[int]:
-        facts = facts_at(self._tree, evse)
+        facts = self._tree.facts(evse)
         room = [2**53] * self.count
         for above in self._tree.ancestors(evse):
             for phase, limits in self._phases.get(above, {}).items():
@@ -266,14 +269,6 @@ class Balance:
                 if limits[0] is not None:
                     over[path, phase] = self._currents[path][phase][0] - limits[0]
         return {key: excess for key, excess in over.items() if excess > 0}
-
-
-def facts_at(tree: Tree, evse: NodeId) -> EvseFacts:
-    """Facts of an EVSE leaf."""
-    facts = tree.node(evse).evse
-    if facts is None:
-        raise LocalError(f"{evse} is no EVSE")
-    return facts
 
 
 def _least(room: list[int], limits: list[int | None], sums: list[int]) -> list[int]:

@@ -6,14 +6,17 @@ Every act is an entry of its own, with who, why and the message; whether it fits
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import dataclasses
+from collections.abc import Callable, Iterable
 
-from gateway.app.state import SiteState, Work
+from msgspec.structs import replace
+
+from gateway.app.state import Grant, SiteState, Work
 from gateway.domain.envelope import OperatingEnvelope
 from gateway.domain.errors import ActionRefused, GatewayError, UnknownEnvelope, UnknownNode
 from gateway.domain.events import OperatorActed, OperatorAction
-from gateway.domain.ids import EvidenceId
+from gateway.domain.evidence import Json
+from gateway.domain.ids import EvidenceId, NodeId
 
 Withdraw = Callable[[Work, OperatingEnvelope, str, EvidenceId], None]
 """How the controller ends an envelope: work, envelope, cause, the entry behind it."""
@@ -26,7 +29,7 @@ def check(state: SiteState, action: OperatorAction, subject: str) -> None:
         UnknownEnvelope, UnknownNode: no such subject.
         ActionRefused: it is there, and there is nothing to do about it.
     """
-    if _KINDS[action] == "peer":
+    if _KINDS[action] in _ADAPTERS:
         return  # the adapter that speaks to it knows what fits
     if action is OperatorAction.TRUST:
         grant = state.grants.get(subject)
@@ -60,26 +63,36 @@ def act(work: Work, event: OperatorActed, withdraw: Withdraw) -> None:
         body = {"action": event.action.value, "why": event.reason, "text": str(problem)}
         work.seal("operator.refused", subject=subject, message=event.message, body=body, reason=problem.code)
         return
-    sealed = work.seal(
-        "operator.acted",
-        subject=subject,
-        message=event.message,
-        body={"action": event.action.value, "why": event.reason},
-    )
+    said: dict[str, Json] = {"action": event.action.value, "why": event.reason, **dict(event.detail)}
+    if event.evses:
+        subject["evse"] = subject["node"] = event.evses[0]
+        said["evses"] = list(event.evses)
+    sealed = work.seal("operator.acted", subject=subject, message=event.message, body=said)
     if kind == "peer":
         return
     work.causes.append(sealed)
     work.dirty = True
-    if event.action is OperatorAction.TRUST:
+    if kind == "station":
+        _forget(work, event.evses)
+    elif event.action is OperatorAction.TRUST:
         work.set_grant(replace(work.grants[event.subject], lying=False))
     else:
         withdraw(work, work.envelopes[event.subject], f"operator: {event.reason}", sealed)
+
+
+def _forget(work: Work, evses: Iterable[NodeId]) -> None:
+    """Another station serves these EVSEs: nothing is proven of it, each counts at its most until it is."""
+    for evse in evses:
+        known = work.grant(evse)
+        work.set_grant(Grant(evse, known.device, version=known.version))
 
 
 _KINDS = {
     OperatorAction.WITHDRAW: "envelope",
     OperatorAction.RELEASE: "envelope",
     OperatorAction.TRUST: "evse",
+    OperatorAction.APPROVE: "station",
+    OperatorAction.REVOKE: "station",
     OperatorAction.REGISTER: "peer",
     OperatorAction.RENEW: "peer",
     OperatorAction.END: "peer",
@@ -88,6 +101,10 @@ _KINDS = {
 }
 
 
+_ADAPTERS = frozenset({"peer", "station"})
+"""What an adapter knows by name, and the controller does not."""
+
+
 def _now(work: Work) -> SiteState:
     """The state as the events before this one left it."""
-    return replace(work.state, envelopes=work.envelopes, grants=work.grants)
+    return dataclasses.replace(work.state, envelopes=work.envelopes, grants=work.grants)

@@ -7,16 +7,17 @@ an EVSE is wanted at whole watts that keep every row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from gateway.app.ledger import Balance, facts_at, held_for_good_w, installed
+from gateway.app.ledger import Balance, held_for_good_w, installed
 from gateway.app.limits import Bound, Picture, known_bounds
 from gateway.app.state import Grant, Session, Station, Work
 from gateway.domain.allocation import Ask, Filling, Limit, Place, Policy, Unit, allocate, round_down
 from gateway.domain.ids import NodeId, StationId
 from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V, Phase
+from gateway.domain.schedule import Schedule
 from gateway.domain.topology import EvseFacts, Tree
 
 SITE = "@site"
@@ -34,11 +35,13 @@ class Plan:
     shares: Mapping[NodeId, int]
     wanted: Mapping[NodeId, tuple[int, ...]]
     fillings: tuple[Filling, ...]
+    schedules: dict[tuple[tuple[int, ...], int], Schedule] = field(default_factory=dict)
+    """Made so far, by wanted W and share: where the same is wanted the same one serves."""
 
 
 def facts_of(work: Work, evse: NodeId) -> EvseFacts:
     """Facts of an EVSE leaf."""
-    return facts_at(work.facts.tree, evse)
+    return work.facts.tree.facts(evse)
 
 
 def station_of(work: Work, evse: NodeId) -> Station:

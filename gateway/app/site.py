@@ -7,12 +7,14 @@ concerns a site passes through here in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.app import fleet, judge, operate
-from gateway.app.decide import decide
+from gateway.app.decide import MAX_CAUSES, decide
 from gateway.app.envelopes import Move, edges, evolve, fallback_values
 from gateway.app.limits import surroundings
 from gateway.app.state import SECTIONS, Grant, SiteFacts, SiteState, Source, Station, Work, from_sections
@@ -31,6 +33,7 @@ from gateway.domain.evidence import Json, MessageRef
 from gateway.domain.ids import EnvelopeId, EvidenceId, NodeId, SourceId
 from gateway.domain.lifecycle import State, Trigger, advance
 from gateway.domain.timeline import FOREVER, rfc3339
+from gateway.domain.topology import EvseFacts
 
 __all__ = ["SECTIONS", "Controller", "SiteFacts", "SiteState", "from_sections", "step"]
 
@@ -57,8 +60,11 @@ def step(facts: SiteFacts, state: SiteState, events: Sequence[ev.Event], now: da
     for event in events:
         _HANDLERS[type(event)](work, event)
     _pass_time(work)
-    if work.dirty:
+    if work.dirty or (work.decide_at is not None and now >= work.decide_at):
         decide(work)
+        work.decide_at, work.causes = None, []
+    elif work.slack and work.decide_at is None:
+        work.decide_at = now + timedelta(milliseconds=work.settings.gather_ms)
     judge.remember(work)
     judge.judge_due(work)
     judge.report_due(work)
@@ -85,6 +91,8 @@ def _finish(work: Work) -> tuple[SiteState, Changes]:
         applied=work.applied,
         ticks=work.ticks,
         looked_at=work.looked_at,
+        decide_at=work.decide_at,
+        causes=tuple(work.causes[:MAX_CAUSES]),
         next_deadline=_next_deadline(work),
     )
     changes = Changes(
@@ -168,7 +176,7 @@ def _edge_passed(work: Work) -> bool:
 
 
 def _next_deadline(work: Work) -> datetime:
-    due = [FOREVER]
+    due = [work.decide_at or FOREVER]
     for envelope in work.envelopes.values():
         if not envelope.state.is_final:
             due += [e for e in edges(envelope, surroundings(work, envelope)) if e > work.now]
@@ -415,16 +423,29 @@ def _gateway_started(work: Work, event: ev.GatewayStarted) -> None:
         work.stations[station.id] = replace(station, connected=False)
     for grant in tuple(work.grants.values()):
         work.set_grant(fleet.line_lost(grant, work.now))
-    for session in tuple(work.sessions.values()):
-        work.sessions[session.evse] = replace(session, counted_at=work.now)
     _forget_removed(work)
     for node in work.facts.tree.evses():
-        if node.path not in work.grants:
-            work.set_grant(Grant(evse=node.path))
-        facts = node.evse
-        if facts is not None and facts.station not in work.stations:
-            work.stations[facts.station] = Station(facts.station)
+        _meet_device(work, node.path, work.facts.tree.facts(node.path))
     work.dirty = True
+
+
+def _meet_device(work: Work, evse: NodeId, facts: EvseFacts) -> None:
+    """Know the station that serves an EVSE; of another one than before nothing is proven."""
+    if facts.station not in work.stations:
+        work.stations[facts.station] = Station(facts.station)
+    device = f"{facts.station}#{facts.number}"
+    known = work.grants.get(evse)
+    if known is not None and known.device in ("", device):
+        work.set_grant(replace(known, device=device))
+        return
+    if known is not None:
+        work.seal(
+            "evse.reassigned",
+            subject={"evse": evse, "node": evse, "station": facts.station},
+            body={"before": known.device, "after": device},
+        )
+        work.sessions.pop(evse, None)
+    work.set_grant(Grant(evse, device, version=0 if known is None else known.version))
 
 
 def _forget_removed(work: Work) -> None:
@@ -471,6 +492,7 @@ _HANDLERS: dict[type, Callable[[Work, Any], None]] = {
     ev.SessionEnded: fleet.session_ended,
     ev.CommandAnswered: fleet.command_answered,
     ev.ClaimRefuted: fleet.claim_refuted,
+    ev.ClockCompared: fleet.clock_compared,
     ev.TelemetryTick: _telemetry_tick,
     ev.DeadlineReached: _deadline_reached,
     ev.ClockStepped: _clock_stepped,

@@ -7,9 +7,12 @@ only and starts empty after a restart, which the rules treat as unknown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.app.registers import Finished
 from gateway.domain.allocation import CompiledTree, Place
@@ -30,7 +33,8 @@ class Settings:
 
     ``guard_s`` is clock skew plus a station's reaction time: cuts inside schedules are placed
     early by it and installed schedules are read late by it. ``validity_s`` is how far a session
-    schedule reaches before it falls to the safe share.
+    schedule reaches before it falls to the safe share. ``gather_ms``: so long an accepted command
+    waits for others before what it leaves free is given out.
     """
 
     guard_s: int = 10
@@ -50,6 +54,7 @@ class Settings:
     report_s: int = 60
     dead_frame_s: int = 120
     late_data_s: int = 5
+    gather_ms: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,11 @@ class SiteFacts:
         return self.policies.get((source, node), BindingPolicy())
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A stored row, or a part of one: immutable and without cycles, so nothing for the garbage collector."""
+
+
+class Source(Row, frozen=True):
     """A grid party's life signs. ``alive_until`` None: until further notice."""
 
     id: SourceId
@@ -90,8 +98,7 @@ class Source:
         return not self.ended and (self.alive_until is None or now < self.alive_until)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Row, frozen=True):
     """A command whose fate is not known: its schedule may be installed."""
 
     command: CommandId
@@ -105,16 +112,14 @@ class Sent:
     """Nothing else was open for this layer when it was sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fading:
+class Fading(Row, frozen=True):
     """A schedule that has been replaced: a car may take until ``until`` to leave it."""
 
     schedule: Schedule
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Row, frozen=True):
     """One layer of one EVSE: the schedule last proven installed, those that may be, those being left."""
 
     confirmed: Schedule | None = None
@@ -128,11 +133,14 @@ class Held:
         return any(sent.open for sent in self.maybe)
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What an EVSE may hold, and what we want it to. ``target_w`` is the last allocation."""
+class Grant(Row, frozen=True):
+    """What an EVSE may hold, and what we want it to. ``target_w`` is the last allocation.
+
+    ``device`` is the station and the number of the EVSE there that this was learned of.
+    """
 
     evse: NodeId
+    device: str = ""
     share: Held = Held()
     session: Held = Held()
     version: int = 0
@@ -151,10 +159,13 @@ class Grant:
     """Its station's clock is off by more than the guard: no time in a schedule means anything there."""
     occupied: bool = False
     wants_power: bool | None = None
+    withheld_mws: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """From the session that runs here, per envelope (or limit) label: mW·s; integer so that replay is exact."""
+    withheld_at: datetime = EPOCH
+    """Until when that is counted; since then the target and what binds it have been the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Row, frozen=True):
     """A running charging session at an EVSE."""
 
     id: SessionId
@@ -167,13 +178,9 @@ class Session:
     departure_at: datetime | None = None
     max_w: Watts | None = None
     wants_power: bool | None = None
-    curtailed_mws: Mapping[str, int] = field(default_factory=dict)
-    """Per envelope (or limit) label: milliwatt-seconds withheld; integer so that replay is exact."""
-    counted_at: datetime = EPOCH
 
 
-@dataclass(frozen=True, slots=True)
-class Station:
+class Station(Row, frozen=True):
     """A station's line. ``connected`` is False after every start of the gateway."""
 
     id: StationId
@@ -183,8 +190,7 @@ class Station:
     since: datetime = EPOCH
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(Row, frozen=True):
     """One row of its own: what belongs to no other section."""
 
     epoch: int = 0
@@ -193,18 +199,17 @@ class Control:
     last_now: datetime = EPOCH
     decision: EvidenceId = EvidenceId("")
     decided_at: datetime = EPOCH
-    limits: Mapping[str, int] = field(default_factory=dict)
-    standing: Mapping[str, int] = field(default_factory=dict)
-    reported: Mapping[str, datetime] = field(default_factory=dict)
-    complained: Mapping[str, int] = field(default_factory=dict)
-    judged_until: Mapping[str, datetime] = field(default_factory=dict)
-    finished: Mapping[str, Finished] = field(default_factory=dict)
-    nonflexible: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, int] = msgspec.field(default_factory=dict)
+    standing: Mapping[str, int] = msgspec.field(default_factory=dict)
+    reported: Mapping[str, datetime] = msgspec.field(default_factory=dict)
+    complained: Mapping[str, int] = msgspec.field(default_factory=dict)
+    judged_until: Mapping[str, datetime] = msgspec.field(default_factory=dict)
+    finished: Mapping[str, Finished] = msgspec.field(default_factory=dict)
+    nonflexible: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Told last per node, Wh: a difference of two meters must not step back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Row, frozen=True):
     """Last value of a quantity at a node."""
 
     value: int
@@ -245,6 +250,10 @@ class SiteState:
     ticks: tuple[str, ...] = ()
     looked_at: datetime = EPOCH
     """When the last decision was taken, whether or not it changed anything."""
+    decide_at: datetime | None = None
+    """When one is due for what could wait for company."""
+    causes: tuple[EvidenceId, ...] = ()
+    """Entries that the next decision follows from."""
     next_deadline: datetime = EPOCH
 
 
@@ -261,6 +270,29 @@ def from_sections(seq: int, sections: Mapping[str, Mapping[str, Any]]) -> SiteSt
     )
 
 
+class Section(dict[str, Any]):
+    """Rows of one section while a step changes them: remembers which were written or dropped, in order."""
+
+    __slots__ = ("touched",)
+
+    def __init__(self, rows: Mapping[str, Any]) -> None:
+        super().__init__(rows)
+        self.touched: dict[str, None] = {}
+
+    def __setitem__(self, key: str, row: Any) -> None:
+        self.touched[key] = None
+        super().__setitem__(key, row)
+
+    def __delitem__(self, key: str) -> None:
+        self.touched[key] = None
+        super().__delitem__(key)
+
+    def pop(self, key: str, default: Any = None) -> Any:
+        """Drop a row, if it is there."""
+        self.touched[key] = None
+        return super().pop(key, default)
+
+
 class Work:
     """A step in the making: reads the old state, collects what changes. Lives for one step."""
 
@@ -270,22 +302,24 @@ class Work:
         self.now = now
         self.seq = state.seq + 1
         self.control = state.control
-        self.sources = dict(state.sources)
-        self.envelopes = dict(state.envelopes)
-        self.stations = dict(state.stations)
-        self.grants = dict(state.grants)
-        self.sessions = dict(state.sessions)
+        self.sources: dict[str, Source] = Section(state.sources)
+        self.envelopes: dict[str, OperatingEnvelope] = Section(state.envelopes)
+        self.stations: dict[str, Station] = Section(state.stations)
+        self.grants: dict[str, Grant] = Section(state.grants)
+        self.sessions: dict[str, Session] = Section(state.sessions)
         self.points = dict(state.points)
         self.history = dict(state.history)
         self.applied = dict(state.applied)
         self.ticks = state.ticks
         self.looked_at = state.looked_at
+        self.decide_at = state.decide_at
         self.evidence: list[EvidenceDraft] = []
         self.outbox: list[OutboxItem] = []
         self.commands: list[Command] = []
         self.records: list[Record] = []
-        self.causes: list[EvidenceId] = []
+        self.causes: list[EvidenceId] = list(state.causes)
         self.dirty = False
+        self.slack = False
         self._ordinal = 0
 
     @property
@@ -364,13 +398,10 @@ class Work:
         if self.control is not self.state.control:
             yield RowChange("control", "control", self.control)
         for section in SECTIONS:
-            if section == "control":
-                continue
-            old: Mapping[str, object] = getattr(self.state, section)
-            new: Mapping[str, object] = getattr(self, section)
-            for key, value in new.items():
-                if old.get(key) is not value and old.get(key) != value:
-                    yield RowChange(section, key, value)
-            for key in old:
-                if key not in new:
-                    yield RowChange(section, key, None)
+            rows = getattr(self, section)
+            if isinstance(rows, Section):
+                old: Mapping[str, object] = getattr(self.state, section)
+                for key in rows.touched:
+                    value, before = rows.get(key), old.get(key)
+                    if value is not before and value != before:
+                        yield RowChange(section, key, value)

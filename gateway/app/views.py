@@ -1,18 +1,14 @@
-"""The state in words: plain JSON for status pages and ``explain``. Pure."""
+"""The state in words: plain JSON for status pages. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from gateway.app.envelopes import limits_at
 from gateway.app.judge import node_power_w
-from gateway.app.ledger import worst_case_w
-from gateway.app.limits import picture, surroundings
+from gateway.app.limits import picture
 from gateway.app.state import SiteFacts, SiteState, Work
 from gateway.domain.envelope import OperatingEnvelope
-from gateway.domain.errors import UnknownNode
 from gateway.domain.evidence import Json
-from gateway.domain.ids import NodeId
 from gateway.domain.quantities import ALL_PHASES
 from gateway.domain.timeline import rfc3339
 
@@ -76,57 +72,6 @@ def describe_tree(facts: SiteFacts, state: SiteState, now: datetime) -> dict[str
             }
         )
     return {"site": facts.tree.site, "at": rfc3339(now), "nodes": nodes}
-
-
-def explain(facts: SiteFacts, state: SiteState, evse: NodeId, now: datetime) -> dict[str, Json]:
-    """Why an EVSE has what it has: the binding limit, from which message, until when.
-
-    Raises:
-        UnknownNode: no such EVSE.
-    """
-    node = facts.tree.node(evse)
-    if node.evse is None:
-        raise UnknownNode(f'"{evse}" is no EVSE', hint="name a node of kind EVSE; `gridgate tree` lists them")
-    work = Work(facts, state, now)
-    grant, session = work.grant(evse), state.sessions.get(evse)
-    envelope = state.envelopes.get(grant.binding_envelope)
-    confirmed = grant.session.confirmed or grant.share.confirmed
-    return {
-        "evse": evse,
-        "at": rfc3339(now),
-        "target_w": grant.target_w,
-        "installed_w": None if confirmed is None else confirmed.at(now),
-        "worst_case_w": worst_case_w(grant, node.evse, now, work.settings, 0),
-        "binding": grant.binding,
-        "binding_node": grant.binding_node,
-        "envelope": None if envelope is None else _explained(work, envelope, now),
-        "decision": grant.decision,
-        "session": None if session is None else session.id,
-        "uncommandable_since": None if grant.uncommandable_since is None else rfc3339(grant.uncommandable_since),
-        "lying": grant.lying,
-    }
-
-
-def _explained(work: Work, envelope: OperatingEnvelope, now: datetime) -> Json:
-    around = surroundings(work, envelope)
-    requests = dict(envelope.messages)
-    values = limits_at(envelope, now, around)
-    ends = [b.end for b in (*envelope.primary, *envelope.fallback) if b.start <= now < b.end]
-    return {
-        "envelope": envelope.id,
-        "source": envelope.source,
-        "state": envelope.state.value,
-        "until": rfc3339(min(ends)) if ends else None,
-        "values": [
-            {
-                "dimension": v.dimension.value,
-                "value": v.value,
-                "revision": v.revision,
-                "request_id": requests.get(v.revision, ""),
-            }
-            for v in values
-        ],
-    }
 
 
 def _envelope(envelope: OperatingEnvelope) -> Json:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.cli.options import SITE_FILE, File, Json, load_config
 from gateway.cli.say import Exit, printable, put, put_json, verb
 from gateway.domain.errors import ConfigError, GatewayError
+from gateway.kit.private import OTHERS
 
 if TYPE_CHECKING:
     from gateway.config import SiteConfig
@@ -27,7 +28,6 @@ LEAST_FREE = 1 << 30
 FEW_FREE = 100 << 20
 """Bytes on the store's volume: a warning, and a failure."""
 
-_OTHERS = 0o077
 _WORDS = {True: "ok", False: "fail"}
 
 
@@ -173,7 +173,7 @@ def _modes(config: SiteConfig) -> Iterator[Finding]:
     for path in sorted({*(k for k in keys if k is not None), config.store.key, config.store.path}):
         if path.exists():
             count += 1
-            if path.stat().st_mode & _OTHERS:
+            if path.stat().st_mode & OTHERS:
                 yield Finding("file mode", "fail", f"{path} can be read by others: chmod 600 {path}")
     yield Finding("file mode", "ok", f"{count} private files looked at")
 

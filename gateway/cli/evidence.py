@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.options import SITE_FILE, File, Json, load_config
+from gateway.cli.options import SITE_FILE, File, Json, Log, Store, log_of
 from gateway.cli.say import Exit, UsageError, printable, put, put_json, table, verb
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ app = typer.Typer(help="The evidence log.", no_args_is_help=True)
 @verb
 def verify(
     file: File = SITE_FILE,
+    store: Store = None,
+    head: Annotated[
+        Path | None, typer.Option(help="The last signed head, where it does not lie beside the store as its .head.")
+    ] = None,
     vkey: Annotated[
         str | None, typer.Option(help="The verifier key as you hold it; without it the log's own word is taken.")
     ] = None,
@@ -29,19 +33,21 @@ def verify(
 ) -> Exit:
     """Recompute every hash, signature and look-up of the log, and compare it with the head outside.
 
-    Works beside a running gateway. Exit code 3 if anything does not hold.
+    Works beside a running gateway, and on a copy of the store alone with --store. Exit code 3 if
+    anything does not hold.
     """
     from gateway.infra.evidence_read import EvidenceReader
     from gateway.infra.evidence_verify import verify_log
 
-    config = load_config(file)
-    with EvidenceReader(config.store.path) as reader:
-        head = reader.head()
-    report = verify_log(config.store.path, head_path=config.store.head, vkey=vkey)
+    log = log_of(file, store)
+    log = log if head is None else Log(log.path, head)
+    with EvidenceReader(log.path) as reader:
+        stored = reader.head()
+    report = verify_log(log.path, head_path=log.head, vkey=vkey)
     if json_output:
-        put_json(document(report, head))
+        put_json({**document(report, stored), "head_file": None if log.head is None else str(log.head)})
     else:
-        for line in lines(report, head):
+        for line in lines(report, stored, log.head):
             put(line)
     return Exit.OK if report.ok else Exit.FOUND
 
@@ -50,6 +56,7 @@ def verify(
 @verb
 def list_entries(  # noqa: PLR0913, PLR0917  one argument per option of the command line
     file: File = SITE_FILE,
+    store: Store = None,
     node: Annotated[str | None, typer.Option(help="Only entries about this node.")] = None,
     peer: Annotated[str | None, typer.Option(help="Only entries about this party or operator.")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="Only this type, as in envelope.revised.")] = None,
@@ -64,9 +71,9 @@ def list_entries(  # noqa: PLR0913, PLR0917  one argument per option of the comm
     from gateway.cli.search import Wanted, search
     from gateway.infra.evidence_read import EvidenceReader
 
-    config = load_config(file)
+    log = log_of(file, store)
     wanted = Wanted.of(node=node, peer=peer, type=type_, verdict=verdict, start=from_, end=to)
-    with EvidenceReader(config.store.path) as reader:
+    with EvidenceReader(log.path) as reader:
         found, is_whole = search(reader, wanted, limit)
     if json_output:
         put_json({"entries": [sealed_document(e) for e in found], "truncated": not is_whole})
@@ -87,6 +94,7 @@ def list_entries(  # noqa: PLR0913, PLR0917  one argument per option of the comm
 def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; new or empty.")],
     file: File = SITE_FILE,
+    store: Store = None,
     hashes_only: Annotated[
         bool, typer.Option("--hashes-only", help="Tiles without entries: enough for a witness.")
     ] = False,
@@ -96,11 +104,11 @@ def export(
     from gateway.infra.evidence_read import EvidenceReader
     from gateway.infra.evidence_tiles import export_tiles
 
-    config = load_config(file)
+    log = log_of(file, store)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder", hint="name a new one; an export never overwrites")
-    published = export_tiles(config.store.path, folder, entries=not hashes_only)
-    with EvidenceReader(config.store.path) as reader:
+    published = export_tiles(log.path, folder, entries=not hashes_only)
+    with EvidenceReader(log.path) as reader:
         vkey = reader.head().vkey
     if json_output:
         put_json({"folder": str(folder), "size": published.size, "files": published.files, "vkey": vkey})
@@ -108,6 +116,12 @@ def export(
         put(f"ok  {published.size} entries in {published.files} files in {printable(str(folder))}")
         put(printable(f"    key {vkey}"))
     return Exit.OK
+
+
+def _outside(head: Path | None) -> str:
+    if head is None:
+        return "no signed head to compare with: a log that was cut off or brought back would not show"
+    return f"compared with {printable(str(head))}"
 
 
 def _about(subject: Mapping[str, str]) -> str:
@@ -137,7 +151,7 @@ def document(report: Report, head: StoredHead) -> dict[str, Any]:
     }
 
 
-def lines(report: Report, head: StoredHead) -> list[str]:
+def lines(report: Report, head: StoredHead, outside: Path | None) -> list[str]:
     """The report in words."""
     signed = "" if head.signed_at is None else f", last at {head.signed_at:%Y-%m-%d %H:%M:%SZ}"
     out = [
@@ -145,6 +159,7 @@ def lines(report: Report, head: StoredHead) -> list[str]:
         f"root         {report.root}",
         f"signed       {report.signed_size} of {report.size}, {report.checkpoints} checkpoint(s){signed}",
         f"messages     {report.raw_checked} kept and checked, {len(report.raw_missing)} cited and no longer kept",
+        f"outside      {_outside(outside)}",
         f"key          {printable(report.vkey)}",
     ]
     if not report.vkey_given:

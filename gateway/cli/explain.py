@@ -7,28 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.options import SITE_FILE, File, Json, load_config
-from gateway.cli.say import Exit, printable, put, put_json, table, verb, watts
-from gateway.cli.source import Access, Anchors, Certificate, Key, Offline, Url, ask
+from gateway.cli.say import Exit, printable, put, put_json, table, watts
+from gateway.cli.source import Site, site_verb
 from gateway.domain.ids import NodeId
 
 
-@verb
+@site_verb(reads=True)
 def explain(
+    site: Site,
     evse: Annotated[str, typer.Argument(metavar="EVSE", help="The EVSE's node, as in main/garage/evse-1.")],
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    offline: Offline = False,
-    json_output: Json = False,
 ) -> Exit:
     """Say which limit binds an EVSE, from which message, why, and until when."""
-    config = load_config(file)
-    access = Access(url, certificate, key, anchors, offline)
-    document, source = ask(config, access, f"/evses/{evse}/explain", lambda view: view.explain(NodeId(evse)))
-    if json_output:
+    document, source = site.ask(f"/evses/{evse}/explain", lambda view: view.explain(NodeId(evse)))
+    if site.as_json:
         put_json({**document, "from": source})
         return Exit.OK
     for line in lines(document, source):
@@ -43,11 +34,15 @@ def lines(document: Mapping[str, Any], source: str) -> list[str]:
         ("target", watts(document["target_w"])),
         ("installed", watts(document["installed_w"])),
         ("worst case", watts(document["worst_case_w"])),
-        ("bound by", str(document["binding"] or "-")),
+        ("bound by", " ".join(part for part in (document["class"], f"({document['code']})") if part)),
         ("at node", str(document["binding_node"] or "-")),
+        ("why", document["why"]),
+        ("until", document["until"]),
         ("decision", str(document["decision"] or "-")),
         ("session", str(document["session"] or "-")),
     ]
+    if not document["proven"]:
+        rows.append(("UNPROVEN", "its station has not shown yet that it holds a limit; counted at its most"))
     if document["uncommandable_since"]:
         rows.append(("UNCOMMANDABLE", f"since {document['uncommandable_since']}"))
     if document["lying"]:
@@ -55,8 +50,7 @@ def lines(document: Mapping[str, Any], source: str) -> list[str]:
     out = [f"{document['evse']}  {document['at']}  {alive}", *(_row(name, value) for name, value in rows)]
     envelope = document["envelope"]
     if envelope is not None:
-        until = f" until {envelope['until']}" if envelope["until"] else ""
-        out.append(f"envelope {envelope['envelope']} from {envelope['source']}: {envelope['state']}{until}")
+        out.append(f"envelope {envelope['envelope']} from {envelope['source']}: {envelope['state']}")
         values = [
             (
                 f"  {v['value']} {v['dimension']}",

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.options import SITE_FILE, File, Json, load_config
-from gateway.cli.say import Exit, NotFound, printable, put, put_json, table, verb
-from gateway.cli.source import Access, Anchors, Certificate, Key, Offline, Url, ask, tell
+from gateway.cli.say import Exit, NotFound, UsageError, printable, put, put_json, table
+from gateway.cli.source import Site, site_verb
 
 envelopes = typer.Typer(help="Operating envelopes.", no_args_is_help=True)
 fallbacks = typer.Typer(help="Limits that outlived their source.", no_args_is_help=True)
@@ -17,22 +16,17 @@ stations = typer.Typer(help="Charging stations.", no_args_is_help=True)
 
 Reason = Annotated[str, typer.Option(help="Why, in a sentence; it goes into the evidence.")]
 Envelope = Annotated[str, typer.Argument(metavar="ENVELOPE", help="The envelope's id, from `gridgate envelope list`.")]
+Station = Annotated[
+    str, typer.Argument(metavar="ID", help="What the station calls itself, from `gridgate station list`.")
+]
 
 
 @envelopes.command("list")
-@verb
-def list_envelopes(
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    offline: Offline = False,
-    json_output: Json = False,
-) -> Exit:
+@site_verb(reads=True)
+def list_envelopes(site: Site) -> Exit:
     """List every envelope with its state and the values in force."""
-    found, source = _envelopes(file, Access(url, certificate, key, anchors, offline))
-    if json_output:
+    found, source = _envelopes(site)
+    if site.as_json:
         put_json({"envelopes": found, "from": source})
         return Exit.OK
     rows = [(e["envelope"], e["source"], e["node"], e["direction"], e["state"], _values(e)) for e in found]
@@ -42,23 +36,14 @@ def list_envelopes(
 
 
 @envelopes.command("show")
-@verb
-def show_envelope(
-    envelope: Envelope,
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    offline: Offline = False,
-    json_output: Json = False,
-) -> Exit:
+@site_verb(reads=True)
+def show_envelope(site: Site, envelope: Envelope) -> Exit:
     """Show one envelope."""
-    found, source = _envelopes(file, Access(url, certificate, key, anchors, offline))
+    found, source = _envelopes(site)
     document = next((e for e in found if e["envelope"] == envelope), None)
     if document is None:
         raise NotFound(f'no envelope "{envelope}"', hint="`gridgate envelope list` lists them")
-    if json_output:
+    if site.as_json:
         put_json({**document, "from": source})
         return Exit.OK
     for name, value in document.items():
@@ -68,110 +53,120 @@ def show_envelope(
 
 
 @envelopes.command("withdraw")
-@verb
-def withdraw_envelope(
-    envelope: Envelope,
-    reason: Reason,
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    json_output: Json = False,
-) -> Exit:
+@site_verb(reads=False)
+def withdraw_envelope(site: Site, envelope: Envelope, reason: Reason) -> Exit:
     """End a living envelope: its limit holds no more. The grid party's next message opens a new one."""
-    access = Access(url, certificate, key, anchors)
-    return _act(file, access, f"/envelopes/{envelope}/withdraw", reason, json_output)
+    return _act(site, f"/envelopes/{envelope}/withdraw", {"reason": reason})
 
 
 @fallbacks.command("release")
-@verb
-def release_fallback(
-    envelope: Envelope,
-    reason: Reason,
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    json_output: Json = False,
-) -> Exit:
+@site_verb(reads=False)
+def release_fallback(site: Site, envelope: Envelope, reason: Reason) -> Exit:
     """Release the fallback that stayed in force when its source's relation or its validity ended."""
-    access = Access(url, certificate, key, anchors)
-    return _act(file, access, f"/envelopes/{envelope}/release", reason, json_output)
+    return _act(site, f"/envelopes/{envelope}/release", {"reason": reason})
 
 
 @stations.command("list")
-@verb
-def list_stations(
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    offline: Offline = False,
-    json_output: Json = False,
-) -> Exit:
-    """List the configured stations and whether they are connected."""
-    config = load_config(file)
-    access = Access(url, certificate, key, anchors, offline)
-    status, source = ask(config, access, "", lambda view: view.status())
-    seen = {s["station"]: s for s in status["stations"]}
-    rows = [
-        {
-            "station": station.id,
-            "serial": station.serial,
-            "listener": station.listener,
-            "profile": station.profile,
-            "evses": [evse.evse for evse in station.evses],
-            "connected": bool(seen.get(station.id, {}).get("connected", False)),
-            "protocol": seen.get(station.id, {}).get("protocol", ""),
-        }
-        for station in config.stations
-    ]
-    if json_output:
-        put_json({"stations": rows, "from": source})
+@site_verb(reads=True)
+def list_stations(site: Site) -> Exit:
+    """List the configured stations, whether they are connected, and unknown ones that were refused."""
+    document, source = _stations(site)
+    if site.as_json:
+        put_json({**{name: document[name] for name in ("stations", "approved", "unknown")}, "from": source})
         return Exit.OK
-    words = [
+    rows = [
         (
-            str(r["station"]),
-            str(r["serial"]),
-            f"{r['listener']}, profile {r['profile']}",
-            "connected" if r["connected"] else "OFFLINE",
-            str(r["protocol"] or "-"),
+            str(s["station"]),
+            str(s["serial"]),
+            f"{s['listener']}, profile {s['profile']}",
+            "connected" if s["connected"] else "OFFLINE",
+            str(s["protocol"] or "-"),
+            f"its place is held by {s['held_by']}" if s["held_by"] else "",
         )
-        for r in rows
+        for s in document["stations"]
     ]
-    for line in table(words) or ["no stations"]:
+    rows += [
+        (
+            str(s["station"]),
+            str(s["serial"] or "-"),
+            f"{s['listener']}, profile {s['profile']}",
+            "unknown",
+            "-",
+            f"{s['times']} time(s), last {s['last_at']} from {s['address']}, credential {s['credential']}",
+        )
+        for s in document["unknown"]
+    ]
+    for line in table(rows) or ["no stations"]:
         put(printable(line))
     return Exit.OK
 
 
 @stations.command("trust")
-@verb
+@site_verb(reads=False)
 def trust_station(
+    site: Site,
     evse: Annotated[str, typer.Argument(metavar="EVSE", help="The EVSE's node, as in main/garage/evse-1.")],
     reason: Reason,
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    json_output: Json = False,
 ) -> Exit:
     """Trust an EVSE again that drew more than it may: it is given increases again."""
-    return _act(file, Access(url, certificate, key, anchors), f"/evses/{evse}/trust", reason, json_output)
+    return _act(site, f"/evses/{evse}/trust", {"reason": reason})
 
 
-def _envelopes(file: File, access: Access) -> tuple[list[dict[str, Any]], str]:
-    config = load_config(file)
-    document, source = ask(config, access, "/envelopes", lambda view: {"envelopes": view.envelopes()})
+@stations.command("approve")
+@site_verb(reads=False)
+def approve_station(
+    site: Site,
+    station: Station,
+    evse: Annotated[str, typer.Option(help="The EVSE whose configured station it replaces.")],
+    reason: Reason,
+    credential: Annotated[
+        str, typer.Option(help="What it showed; needed where two of the same name knocked. The first digits will do.")
+    ] = "",
+) -> Exit:
+    """Let a station in that knocked and was refused, instead of the one that is configured at an EVSE.
+
+    It serves every EVSE of that station and counts at its most until it has proven that it follows.
+    """
+    path = f"/stations/{station}/approve"
+    return _act(site, path, {"reason": reason, "evse": evse, "credential": _credential(site, station, credential)})
+
+
+@stations.command("revoke")
+@site_verb(reads=False)
+def revoke_station(site: Site, station: Station, reason: Reason) -> Exit:
+    """Take an approval back: the station is cut off, and its place is the configured one's again."""
+    return _act(site, f"/stations/{station}/revoke", {"reason": reason})
+
+
+def _stations(site: Site) -> tuple[dict[str, Any], str]:
+    return site.ask("/stations", lambda view: view.stations())
+
+
+def _credential(site: Site, station: str, given: str) -> str:
+    """The one credential that is meant, in full."""
+    found = [
+        str(s["credential"])
+        for s in _stations(site)[0]["unknown"]
+        if s["station"] == station and s["credential"].startswith(given.lower())
+    ]
+    if not found:
+        said = f"no station {station} knocked" if not given else f"no station {station} knocked with {given}"
+        raise NotFound(said, hint="`gridgate station list` says who did")
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} stations called {station} knocked: {', '.join(found)}", hint="say which with --credential"
+        )
+    return found[0]
+
+
+def _envelopes(site: Site) -> tuple[list[dict[str, Any]], str]:
+    document, source = site.ask("/envelopes", lambda view: {"envelopes": view.envelopes()})
     return list(document["envelopes"]), source
 
 
-def _act(file: File, access: Access, path: str, reason: str, json_output: bool) -> Exit:
-    document = tell(load_config(file), access, path, {"reason": reason})
-    if json_output:
+def _act(site: Site, path: str, body: Mapping[str, str]) -> Exit:
+    document = site.tell(path, body)
+    if site.as_json:
         put_json(document)
     else:
         put(printable(f"ok  {document['action']} {document['subject']}"))

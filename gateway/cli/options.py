@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.say import UsageError
 from gateway.domain.errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
@@ -16,7 +18,37 @@ SITE_FILE = Path("site.yaml")
 """The configuration that is meant when none is named: the one in the current folder."""
 
 File = Annotated[Path, typer.Argument(metavar="[FILE]", help="The site's configuration.")]
+FileOption = Annotated[Path, typer.Option("--file", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+Store = Annotated[
+    Path | None, typer.Option("--store", help="A store, or a copy of one; no configuration is read then.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where an evidence log lies: its database, and its last signed head outside it where there is one."""
+
+    path: Path
+    head: Path | None
+
+
+def log_of(file: Path, store: Path | None) -> Log:
+    """The log of a configuration, or that of a store for whoever has nothing else.
+
+    The head of a store lies beside it under the same name with ``.head``, as a gateway writes it by default.
+
+    Raises:
+        UsageError: both are named.
+        ConfigError: see :func:`load_config`.
+    """
+    if store is None:
+        settings = load_config(file).store
+        return Log(settings.path, settings.head)
+    if file != SITE_FILE:
+        raise UsageError(f"--store and {file} are two logs", hint="leave one of them out")
+    head = store.with_suffix(".head")
+    return Log(store, head if head.is_file() else None)
 
 
 def load_config(file: Path) -> SiteConfig:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gateway.cli.options import SITE_FILE, File, Json, load_config
+from gateway.cli.options import SITE_FILE, FileOption, Json, load_config
 from gateway.cli.say import Exit, UsageError, printable, put, put_json, table, verb
-from gateway.cli.source import Access, Anchors, Certificate, Key, Offline, Url, ask, tell
+from gateway.cli.source import Site, site_verb
 
 app = typer.Typer(help="Grid parties.", no_args_is_help=True)
 
@@ -22,29 +21,20 @@ Reason = Annotated[str, typer.Option(help="Why, in a sentence; it goes into the 
 
 
 @app.command("list")
-@verb
-def list_peers(
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    offline: Offline = False,
-    json_output: Json = False,
-) -> Exit:
+@site_verb(reads=True)
+def list_peers(site: Site) -> Exit:
     """List the configured grid parties and whether they live."""
-    config = load_config(file)
-    status, source = ask(config, Access(url, certificate, key, anchors, offline), "", lambda view: view.status())
+    status, source = site.ask("", lambda view: view.status())
     seen = {s["source"]: s for s in status["sources"]}
     rows = []
-    for peer in config.peers:
+    for peer in site.config.peers:
         known = seen.get(peer.id)
         word = "never heard" if known is None else "ended" if known["ended"] else "alive" if known["alive"] else "LOST"
-        groups = [group.group for group in config.groups if group.peer == peer.id]
+        groups = [group.group for group in site.config.groups if group.peer == peer.id]
         rows.append(
             {"peer": peer.id, "adapter": peer.adapter, "dialect": peer.dialect, "state": word, "groups": groups}
         )
-    if json_output:
+    if site.as_json:
         put_json({"peers": rows, "from": source})
         return Exit.OK
     words = [(str(r["peer"]), f"{r['adapter']}, {r['dialect']}", str(r["state"]), ", ".join(r["groups"])) for r in rows]
@@ -57,7 +47,7 @@ def list_peers(
 @verb
 def invite(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new grid party's id.")],
-    file: Annotated[Path, typer.Option("--file", help="The site's configuration.")] = SITE_FILE,
+    file: FileOption = SITE_FILE,
     json_output: Json = False,
 ) -> Exit:
     """Draw the onboarding token of a new grid party, and say what to write into the configuration.
@@ -106,22 +96,10 @@ bindings:
 
 
 def _start(path: str, text: str) -> None:
-    @verb
-    def start(
-        peer: Peer,
-        reason: Reason,
-        file: File = SITE_FILE,
-        url: Url = "",
-        certificate: Certificate = None,
-        key: Key = None,
-        anchors: Anchors = None,
-        json_output: Json = False,
-    ) -> Exit:
-        access = Access(url, certificate, key, anchors)
-        document = tell(load_config(file), access, f"/peers/{peer}/{path}", {"reason": reason})
-        return _told(document, json_output)
+    @site_verb(reads=False)
+    def start(site: Site, peer: Peer, reason: Reason) -> Exit:
+        return _told(site.tell(f"/peers/{peer}/{path}", {"reason": reason}), site.as_json)
 
-    start.__doc__ = text
     app.command(path, help=text)(start)
 
 
@@ -131,8 +109,9 @@ _start("end", "End the relation to a grid party. Its fallback stays in force unt
 _start("handshake", "Agree anew with a grid party on who wants what of whom.")
 
 
-@verb
-def adjust(  # noqa: PLR0913, PLR0917  one argument per option of the command line
+@site_verb(reads=False, by_option=True)
+def adjust(
+    site: Site,
     peer: Peer,
     group: Annotated[str, typer.Argument(metavar="GROUP", help="The peer's name for the place.")],
     watts: Annotated[int, typer.Option(min=0, help="The capacity wanted in total, W.")],
@@ -140,22 +119,15 @@ def adjust(  # noqa: PLR0913, PLR0917  one argument per option of the command li
     end: Annotated[str, typer.Option("--to", help="Before this instant (RFC 3339).")],
     reason: Reason,
     type_: Annotated[str, typer.Option("--type", help="The type of forecast that is meant.")] = "CONSUMPTION",
-    file: Annotated[Path, typer.Option("--file", help="The site's configuration.")] = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    json_output: Json = False,
 ) -> Exit:
     """Ask a grid party for another capacity. Its next forecast says whether it grants it."""
-    access = Access(url, certificate, key, anchors)
     body = {
         "reason": reason,
         "group": group,
         "type": type_,
         "blocks": [{"start": start, "end": end, "watts": watts}],
     }
-    return _told(tell(load_config(file), access, f"/peers/{peer}/adjust", body), json_output)
+    return _told(site.tell(f"/peers/{peer}/adjust", body), site.as_json)
 
 
 def _told(document: dict[str, object], json_output: bool) -> Exit:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.cli.say import UsageError
+from gateway.domain.compliance import Verdict
 from gateway.domain.errors import NotUtc
 from gateway.domain.timeline import parse_rfc3339
 from gateway.infra.evidence_read import EvidenceReader, StoredEntry
@@ -42,12 +43,15 @@ class Wanted:
         """From the words of a command line.
 
         Raises:
-            UsageError: no instant, or an end before its start.
+            UsageError: no instant, an end before its start, or a verdict that no window can have.
         """
+        word = verdict.upper() if verdict else None
+        if word is not None and word not in set(Verdict):
+            raise UsageError(f'--verdict: "{verdict}" is none', hint=f"one of {', '.join(Verdict)}")
         first, last = _instant("--from", start), _instant("--to", end)
         if first is not None and last is not None and last <= first:
             raise UsageError(f"--to {end} is not after --from {start}")
-        return cls(node, peer, type, verdict.upper() if verdict else None, first, last)
+        return cls(node, peer, type, word, first, last)
 
     def matches(self, entry: StoredEntry) -> bool:
         """Whether an entry is one of those."""

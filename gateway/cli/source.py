@@ -1,11 +1,14 @@
-"""Where ``status``, ``tree`` and ``explain`` get the site's state: a running gateway, or its store.
+"""Where verbs get the site's state and act on it: a running gateway, or for reading its store.
 
 A running gateway is asked through its admin listener with an operator's certificate. Without one
 the state is read from the store as it was when the gateway last wrote, and the answer says so.
+
+Every verb that does so takes the same options; :func:`site_verb` gives them to it.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +18,8 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from gateway.cli.say import NotFound, UsageError, note
+from gateway.cli.options import SITE_FILE, File, FileOption, Json, load_config
+from gateway.cli.say import Exit, NotFound, UsageError, note, verb
 from gateway.domain.errors import GatewayError, PeerUnreachable
 
 if TYPE_CHECKING:
@@ -44,6 +48,66 @@ class Access:
     key: Path | None = None
     anchors: Path | None = None
     offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The site that a verb is about, how to reach its gateway, and whether to answer in JSON."""
+
+    config: SiteConfig
+    access: Access
+    as_json: bool
+
+    def ask(self, path: str, stored: Callable[[View], dict[str, Any]]) -> tuple[dict[str, Any], str]:
+        """See :func:`ask`."""
+        return ask(self.config, self.access, path, stored)
+
+    def tell(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """See :func:`tell`."""
+        return tell(self.config, self.access, path, document)
+
+
+def _options(
+    file: File = SITE_FILE,
+    url: Url = "",
+    certificate: Certificate = None,
+    key: Key = None,
+    anchors: Anchors = None,
+    offline: Offline = False,
+    json_output: Json = False,
+) -> tuple[Path, Access, bool]:
+    """The options of every :func:`site_verb`, in the order of its help."""
+    return file, Access(url, certificate, key, anchors, offline), json_output
+
+
+_SHARED = inspect.signature(_options, eval_str=True).parameters
+
+
+def site_verb(*, reads: bool, by_option: bool = False) -> Callable[[Callable[..., Exit]], Callable[..., None]]:
+    """A verb about a site: its own parameters, then :func:`_options`; it is handed a :class:`Site` first instead.
+
+    Args:
+        reads: it can read the store too, so it has ``--offline``.
+        by_option: the configuration is named by ``--file``, not by the last argument.
+    """
+
+    def decorate(act: Callable[..., Exit]) -> Callable[..., None]:
+        def run(**given: Any) -> Exit:
+            file, access, as_json = _options(**{name: given.pop(name) for name in shared})
+            return act(Site(load_config(file), access, as_json), **given)
+
+        shared = {name: p for name, p in _SHARED.items() if reads or name != "offline"}
+        if by_option:
+            shared["file"] = shared["file"].replace(annotation=FileOption)
+        _, *own = inspect.signature(act, eval_str=True).parameters.values()
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared.values())]
+        shown: Any = run
+        shown.__signature__ = inspect.Signature(parameters)
+        shown.__annotations__ = {p.name: p.annotation for p in parameters}
+        shown.__name__, shown.__doc__ = getattr(act, "__name__", "verb"), act.__doc__
+        return verb(run)
+
+    return decorate
 
 
 def ask(

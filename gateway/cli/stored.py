@@ -11,7 +11,7 @@ from gateway.domain.errors import StoreError
 from gateway.infra.evidence_read import EvidenceReader
 from gateway.infra.store_sql.connection import connect_reader
 from gateway.ports.store import Loaded
-from gateway.runtime import View, decode_state
+from gateway.runtime import View, decode_state, stored_admissions
 
 if TYPE_CHECKING:
     from gateway.config import SiteConfig
@@ -27,7 +27,14 @@ def view_of(config: SiteConfig) -> View:
     with EvidenceReader(config.store.path) as reader:
         depth = reader.outbox_depth()
     state = decode_state(loaded)
-    return View(config, now=lambda: state.control.last_now, state=lambda: state, outbox=lambda: depth)
+    admissions = stored_admissions(config, loaded.adapter_rows)
+    return View(
+        config,
+        now=lambda: state.control.last_now,
+        state=lambda: state,
+        outbox=lambda: depth,
+        admissions=admissions,
+    )
 
 
 def _load(config: SiteConfig) -> Loaded:
@@ -39,6 +46,8 @@ def _load(config: SiteConfig) -> Loaded:
             rows = connection.execute("SELECT section, key, body FROM state_row WHERE site = ?", (config.site,))
             for section, key, body in rows:
                 sections[section][key] = body
+            own = connection.execute("SELECT adapter, key, value FROM adapter_row WHERE site = ?", (config.site,))
+            adapter_rows = {(adapter, key): body for adapter, key, body in own}
         except sqlite3.Error as problem:
             raise StoreError(f"{config.store.path} cannot be read: {problem}", code="store.unreadable") from problem
     if site is None:
@@ -47,4 +56,4 @@ def _load(config: SiteConfig) -> Loaded:
             code="store.unknown-site",
             hint="the gateway has not run with this configuration yet",
         )
-    return Loaded(site[0], site[1], False, dict(sections), (), {})
+    return Loaded(site[0], site[1], False, dict(sections), (), adapter_rows)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.options import SITE_FILE, File, Json, load_config
+from gateway.cli.options import SITE_FILE, File, Json, Store, log_of
 from gateway.cli.say import Exit, NotFound, printable, put, put_json, verb, watts
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def trace(
         ),
     ],
     file: File = SITE_FILE,
+    store: Store = None,
     json_output: Json = False,
 ) -> Exit:
     """Walk the evidence: back to the message that caused it, on to the verdict.
@@ -33,12 +34,12 @@ def trace(
     from gateway.cli.lineage import trace as find
     from gateway.infra.evidence_read import EvidenceReader
 
-    config = load_config(file)
-    with EvidenceReader(config.store.path) as reader:
+    log = log_of(file, store)
+    with EvidenceReader(log.path) as reader:
         found = find(reader, id)
     if found is None:
         raise NotFound(
-            f'nothing in {config.store.path} is called "{printable(id)}"',
+            f'nothing in {log.path} is called "{printable(id)}"',
             code="trace.unknown-id",
             hint="`gridgate status` and `gridgate tree` show names; a measured value is NODE or NODE@TIME",
         )

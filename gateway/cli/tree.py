@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.cli.options import SITE_FILE, File, Json, load_config
-from gateway.cli.say import Exit, printable, put, put_json, table, verb, watts
-from gateway.cli.source import Access, Anchors, Certificate, Key, Offline, Url, ask
+from gateway.cli.say import Exit, printable, put, put_json, table, watts
+from gateway.cli.source import Site, site_verb
 
 
-@verb
-def tree(
-    file: File = SITE_FILE,
-    url: Url = "",
-    certificate: Certificate = None,
-    key: Key = None,
-    anchors: Anchors = None,
-    offline: Offline = False,
-    json_output: Json = False,
-) -> Exit:
+@site_verb(reads=True)
+def tree(site: Site) -> Exit:
     """Show the electrical tree: limit, allocated and measured power of every node."""
-    config = load_config(file)
-    access = Access(url, certificate, key, anchors, offline)
-    document, source = ask(config, access, "/tree", lambda view: view.tree())
-    if json_output:
+    document, source = site.ask("/tree", lambda view: view.tree())
+    if site.as_json:
         put_json({**document, "from": source})
         return Exit.OK
     for line in lines(document, source):

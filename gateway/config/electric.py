@@ -140,13 +140,13 @@ def _broken(document: Document, nodes: Mapping[NodeId, Node]) -> set[NodeId]:
 
 def _mend(site: SiteId, nodes: dict[NodeId, Node], places: Mapping[NodeId, Place], problems: Problems) -> Tree | None:
     """Build; note what is refused, put something harmless there, and try again to find the next."""
-    sound = True
+    sound, given = True, frozenset(nodes)
     for _ in range(MAX_ROUNDS):
         try:
             tree = Tree(site, nodes)
         except InvalidTopology as problem:
             sound = False
-            if not _note(problem, nodes, places, problems):
+            if not _note(problem, nodes, given, places, problems):
                 break
             continue
         return tree if sound else None
@@ -154,9 +154,16 @@ def _mend(site: SiteId, nodes: dict[NodeId, Node], places: Mapping[NodeId, Place
 
 
 def _note(
-    problem: InvalidTopology, nodes: dict[NodeId, Node], places: Mapping[NodeId, Place], problems: Problems
+    problem: InvalidTopology,
+    nodes: dict[NodeId, Node],
+    given: frozenset[NodeId],
+    places: Mapping[NodeId, Place],
+    problems: Problems,
 ) -> bool:
-    """Note one mistake and take it out of ``nodes``; False where nothing is left to look at."""
+    """Note one mistake and take it out of ``nodes``; False where nothing is left to look at.
+
+    Only a node that is ``given`` in the file is suggested: others stand in for mistakes.
+    """
     quoted = [NodeId(path) for path in _QUOTED.findall(str(problem))]
     known = [path for path in quoted if path in nodes]
     if not known:
@@ -168,9 +175,12 @@ def _note(
         key = _KEYS.get(problem.code, "path" if place[0] == "nodes" else "node")
         hint = ""
         if problem.code == "TOPOLOGY_UNKNOWN_PARENT":
-            hint = nearest(nodes[at].parent, (path for path, node in nodes.items() if not node.kind.is_leaf))
+            hint = nearest(
+                nodes[at].parent, (path for path, node in nodes.items() if path in given and not node.kind.is_leaf)
+            )
         if not problems.stands_at((*place, key)):
-            problems.add(_code(problem), (*place, key), str(problem), suggestion=hint)
+            found = _found(problem, nodes[at])
+            problems.add(_code(problem), (*place, key), str(problem), found=found, suggestion=hint)
     match problem.code:
         case "TOPOLOGY_UNKNOWN_PARENT" | "TOPOLOGY_LEAF_WITH_CHILD":
             nodes[nodes[at].parent] = _stub(nodes[at].parent)
@@ -180,6 +190,13 @@ def _note(
         case _:
             nodes[at] = _stub(at)
     return True
+
+
+def _found(problem: InvalidTopology, node: Node) -> str:
+    """The value in the unit of the file, where the tree speaks in another."""
+    if problem.code != "TOPOLOGY_MIN_ABOVE_MAX" or node.evse is None:
+        return ""
+    return f"{node.evse.min_ma / 1000:g}, above {node.evse.max_ma / 1000:g}"
 
 
 def _code(problem: InvalidTopology) -> str:

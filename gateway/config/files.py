@@ -7,9 +7,7 @@ import stat
 from pathlib import Path
 
 from gateway.config.problems import Place, Problems
-
-OTHERS = 0o077
-"""Permission bits that a file with a secret must not have: nobody but its owner."""
+from gateway.kit.private import OTHERS
 
 MIN_SECRET_CHARS = 16
 """A token or password is all that its bearer must show: 96 bits in base64url at the least."""

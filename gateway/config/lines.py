@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -25,6 +26,9 @@ MAX_FILE_BYTES = 1024 * 1024
 
 MAX_DEPTH = 8
 """Deepest nesting; ours has 5."""
+
+MAX_NESTING = 4 * MAX_DEPTH
+"""Where composing stops: what is nested deeper than :data:`MAX_DEPTH` up to here is told with its place."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = frozenset(f"{_PREFIX}{name}" for name in ("str", "int", "float", "bool", "timestamp", "merge", "value"))
@@ -91,10 +95,36 @@ def _text(data: bytes, problems: Problems, lines: dict[Place, int]) -> str:
         raise problems.error() from problem
 
 
+class _TooDeepError(Exception):
+    """Composing was given up at ``line``, from 1."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+class _Shallow(Composer):
+    """Composes, and gives up at the first node that is too deep: the rest of the file is not even scanned."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self._depth >= MAX_NESTING:
+            raise _TooDeepError(self.parser.peek_event().start_mark.line + 1)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
 def _compose(text: str, problems: Problems, lines: dict[Place, int]) -> Node | None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Shallow
     try:
-        node: Node | None = YAML(typ="safe", pure=True).compose(text)
-    except RecursionError as problem:
+        node: Node | None = yaml.compose(text)
+    except _TooDeepError as problem:
+        lines[()] = problem.line
         problems.add("too-deep", (), f"nested deeper than {MAX_DEPTH} levels")
         raise problems.error() from problem
     except (YAMLError, ValueError) as problem:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 from gateway.domain.evidence import EvidenceDraft, Json
 from gateway.domain.ids import CommandId, EvidenceId, NodeId, PeerId, SiteId, StationId
 from gateway.domain.quantities import Watts
@@ -25,8 +27,7 @@ class Layer(StrEnum):
     """Absolute schedule of the running session over the permanent share."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True, gc=False):
     """A limit on its way to one EVSE. Levels, not facts: a newer one replaces a waiting one.
 
     ``transaction`` is the protocol's id of the session (SESSION layer only). ``tightens`` gives
@@ -64,9 +65,8 @@ class OutboxItem:
     not_before: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RowChange:
-    """One row of the site's state; ``value`` None deletes it. ``value`` is a dataclass."""
+class RowChange(msgspec.Struct, frozen=True, gc=False):
+    """One row of the site's state; ``value`` None deletes it. ``value`` is a frozen row."""
 
     section: str
     key: str

@@ -84,11 +84,16 @@ class MessageRefused:
 
 
 class OperatorAction(StrEnum):
-    """What a person may do to a running site; the subject is an envelope's id, an EVSE's node or a peer's id."""
+    """What a person may do to a running site.
+
+    The subject is an envelope's id, an EVSE's node, a peer's id, or what a station calls itself.
+    """
 
     WITHDRAW = "envelope.withdraw"
     RELEASE = "fallback.release"
     TRUST = "device.trust"
+    APPROVE = "station.approve"
+    REVOKE = "station.revoke"
     REGISTER = "peer.register"
     RENEW = "peer.renew"
     END = "peer.end"
@@ -98,12 +103,17 @@ class OperatorAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OperatorActed:
-    """An operator did something, and said why. ``subject`` as the action needs it."""
+    """An operator did something, and said why. ``subject`` as the action needs it.
+
+    ``evses`` are those whose station is another one from now on; ``detail`` is for evidence.
+    """
 
     action: OperatorAction
     subject: str
     reason: str
     message: MessageRef
+    evses: tuple[NodeId, ...] = ()
+    detail: tuple[tuple[str, str], ...] = ()
 
 
 # --- fleet side -----------------------------------------------------------------------------
@@ -237,6 +247,19 @@ class ClaimRefuted:
     detail: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ClockCompared:
+    """A station's clock is ``ahead_s`` seconds ahead of ours, negative: behind. ``message`` shows it.
+
+    Told once it is certain, and again when it has changed.
+    """
+
+    station: StationId
+    generation: int
+    ahead_s: int
+    message: MessageRef
+
+
 # --- made by the runner ---------------------------------------------------------------------
 
 
@@ -320,6 +343,7 @@ Event = (
     | SessionEnded
     | CommandAnswered
     | ClaimRefuted
+    | ClockCompared
     | TelemetryTick
     | DeadlineReached
     | ClockStepped

@@ -7,12 +7,13 @@ make two writers disagree; what is not an integer is text.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias, cast
+
+import msgspec
 
 from gateway.domain.errors import LocalError
 from gateway.domain.ids import EvidenceId, PeerId
@@ -23,6 +24,7 @@ MAX_ENTRY_BYTES = 60_000
 """C2SP tlog-tiles carry an entry behind a 16-bit length."""
 
 _SAFE_INTEGER = 2**53
+_AS_IT_IS = frozenset({str, bool, type(None)})
 
 
 class Way(StrEnum):
@@ -67,8 +69,7 @@ class MessageRef:
     actor: Actor = GATEWAY
 
 
-@dataclass(frozen=True, slots=True)
-class EvidenceDraft:
+class EvidenceDraft(msgspec.Struct, frozen=True, gc=False):
     """An entry before the log gave it a place.
 
     ``subject`` names what it is about (``node``, ``evse``, ``station``, ``envelope``,
@@ -80,12 +81,12 @@ class EvidenceDraft:
     id: EvidenceId
     type: str
     at: datetime
-    subject: Mapping[str, str] = field(default_factory=dict)
+    subject: Mapping[str, str] = msgspec.field(default_factory=dict)
     cause: tuple[EvidenceId, ...] = ()
     way: Way = Way.INTERNAL
     actor: Actor = GATEWAY
     raw: RawRef | None = None
-    body: Mapping[str, Json] = field(default_factory=dict)
+    body: Mapping[str, Json] = msgspec.field(default_factory=dict)
     result: str = "ok"
     reason: str = ""
     dedup: str = ""
@@ -95,11 +96,12 @@ def canonical(value: Json) -> bytes:
     """RFC 8785 bytes of a value without floats.
 
     Raises:
-        LocalError: a float, an integer beyond 2**53, or a key that is no text.
+        LocalError: a float, an integer beyond 2**53, a key that is no text, text that is no Unicode.
     """
-    return json.dumps(
-        _sorted(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=False
-    ).encode()
+    try:
+        return msgspec.json.encode(_sorted(value))
+    except UnicodeEncodeError as problem:
+        raise LocalError(f"text that is no Unicode cannot stand in evidence: {problem.reason}") from problem
 
 
 def sha256_hex(data: bytes) -> str:
@@ -110,12 +112,14 @@ def sha256_hex(data: bytes) -> str:
 def _sorted(value: Json) -> Json:
     """The value with its keys in order, checked on the way. The common types come first: this is a hot path."""
     kind = type(value)
-    if value is None or kind is str or kind is bool:
+    if kind in _AS_IT_IS:
         return value
     if kind is dict or isinstance(value, Mapping):
         return _sorted_mapping(cast(Mapping[str, Json], value))
-    if isinstance(value, (bool, str)):
-        return value
+    if kind is list or kind is tuple:
+        return [item if type(item) in _AS_IT_IS else _sorted(item) for item in cast(Sequence[Json], value)]
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, int):
         if abs(value) > _SAFE_INTEGER:
             raise LocalError(f"integer {value} does not survive JSON; write it as text")
@@ -126,10 +130,13 @@ def _sorted(value: Json) -> Json:
 
 
 def _sorted_mapping(value: Mapping[str, Json]) -> Json:
-    for key in value:
-        if not isinstance(key, str):
-            raise LocalError(f"key {key!r} is no text")
     # RFC 8785 §3.2.3: keys by UTF-16 code units; among ASCII letters that is their own order.
-    ascii_only = "".join(value).isascii()
-    keys = sorted(value) if ascii_only else sorted(value, key=lambda k: k.encode("utf-16-be"))
-    return {key: _sorted(value[key]) for key in keys}
+    try:
+        ascii_only = "".join(value).isascii()
+    except TypeError:
+        raise LocalError(f"a key of {sorted(map(repr, value))} is no text") from None
+    out: dict[str, Json] = {}
+    for key in sorted(value) if ascii_only else sorted(value, key=lambda k: k.encode("utf-16-be")):
+        item = value[key]
+        out[key] = item if type(item) in _AS_IT_IS else _sorted(item)
+    return out

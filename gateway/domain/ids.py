@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b32encode
 from datetime import datetime
 from typing import NewType
 
@@ -20,16 +21,13 @@ CommandId = NewType("CommandId", str)
 SessionId = NewType("SessionId", str)
 EvidenceId = NewType("EvidenceId", str)
 
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 
 
 def crockford(value: int, length: int) -> str:
     """``value`` in Crockford's base 32, padded to ``length`` characters."""
-    out = []
-    for _ in range(length):
-        out.append(_ALPHABET[value & 31])
-        value >>= 5
-    return "".join(reversed(out))
+    width = -(-length // 8) * 8  # base 32 takes groups of five bytes
+    return b32encode(value.to_bytes(width * 5 // 8, "big"))[width - length :].translate(_TO_CROCKFORD).decode()
 
 
 def derive(prefix: str, at: datetime, *parts: str | int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from gateway.domain.ids import NodeId
 
@@ -36,8 +37,7 @@ class Quality(StrEnum):
     BAD = "BAD"
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(msgspec.Struct, frozen=True, gc=False):
     """One value at a node. ``measured_at`` is the device's clock, ``received_at`` ours."""
 
     node: NodeId

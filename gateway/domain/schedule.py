@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from gateway.domain.quantities import Watts
 from gateway.domain.timeline import EPOCH
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, gc=False):
     """From ``start`` on (until the next step, or for ever) at most ``limit_w``."""
 
     start: datetime
     limit_w: Watts
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(msgspec.Struct, frozen=True, gc=False):
     """Steps in rising time. Before the first step its value holds as well."""
 
     steps: tuple[Step, ...]

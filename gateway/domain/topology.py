@@ -126,6 +126,7 @@ class Tree:
     _children: Mapping[NodeId, tuple[NodeId, ...]] = field(init=False, repr=False, default_factory=dict)
     _ancestors: Mapping[NodeId, tuple[NodeId, ...]] = field(init=False, repr=False, default_factory=dict)
     _evses: Mapping[NodeId, tuple[Node, ...]] = field(init=False, repr=False, default_factory=dict)
+    _facts: Mapping[NodeId, EvseFacts] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         _validate(self.nodes)
@@ -140,6 +141,7 @@ class Tree:
         object.__setattr__(self, "_children", {k: tuple(v) for k, v in children.items()})
         object.__setattr__(self, "_ancestors", ancestors)
         object.__setattr__(self, "_evses", self._evses_below())
+        object.__setattr__(self, "_facts", {path: node.evse for path, node in ordered.items() if node.evse})
 
     def node(self, path: NodeId) -> Node:
         """The node at ``path``.
@@ -169,6 +171,17 @@ class Tree:
     def evses(self, below: NodeId = ROOT) -> tuple[Node, ...]:
         """EVSE leaves at or below a node."""
         return self._evses.get(below, ())
+
+    def facts(self, evse: NodeId) -> EvseFacts:
+        """What an EVSE leaf can do.
+
+        Raises:
+            UnknownNode: no EVSE stands there.
+        """
+        try:
+            return self._facts[evse]
+        except KeyError:
+            raise UnknownNode(f'no EVSE "{evse}" in site {self.site}') from None
 
     def _evses_below(self) -> dict[NodeId, tuple[Node, ...]]:
         below: dict[NodeId, list[Node]] = {}

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from gateway.domain.errors import EvidenceError, MalformedMessage, StoreError
 from gateway.domain.note import Checkpoint, VerifierKey, is_key_name, open_checkpoint, sign_checkpoint
+from gateway.kit.private import OTHERS
 
-_OTHERS = 0o077
 _PRIVATE = 0o600
 
 
@@ -52,7 +52,7 @@ def load_key(path: Path, origin: str) -> LogKey:
             code="store.key-missing",
             hint="bring the key back from its backup; a log is never continued under another key",
         ) from problem
-    if mode & _OTHERS:
+    if mode & OTHERS:
         raise EvidenceError(
             f"the evidence key {path} is readable by others", code="store.key-permissions", hint=f"chmod 600 {path}"
         )

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.domain.errors import ConfigError, ConfigProblem, TlsFailure
 from gateway.kit.peer import PeerInfo
+from gateway.kit.private import OTHERS
 from gateway.ports.adapter import ClientIdentity, ListenerSettings, Trust
 
 MAX_PEM_BYTES = 1024 * 1024
@@ -32,9 +33,6 @@ MAX_PEM_BYTES = 1024 * 1024
 
 MAX_CHAIN = 10
 """Most certificates in an own chain file; what OpenSSL would still send and peers still take."""
-
-PRIVATE_KEY_MODE = 0o007
-"""Permission bits that a private key's file must not have: nobody outside owner and group."""
 
 _AEAD_SUITES = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -308,8 +306,8 @@ def _check_times(certificate: x509.Certificate, path: Path, key: str) -> None:
 
 def _check_key(leaf: x509.Certificate, path: Path, key: str) -> None:
     data = _read(path, key)
-    if path.stat().st_mode & PRIVATE_KEY_MODE:
-        raise config_error("tls.key-mode", path, key, "others may read this private key; chmod 600 it")
+    if path.stat().st_mode & OTHERS:
+        raise config_error("tls.key-mode", path, key, "others than its owner may use this private key; chmod 600 it")
     try:
         private: PrivateKeyTypes = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as problem:

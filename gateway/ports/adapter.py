@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from gateway.domain.ids import SiteId
 from gateway.domain.topology import Tree
 from gateway.ports.clock import Clock
-from gateway.ports.fleet import LimitActuator, StationSettings
+from gateway.ports.fleet import LimitActuator, StationOperator, StationSettings
 from gateway.ports.gate import SiteGate
 from gateway.ports.grid import FactCarrier, GroupBinding, PeerOperator, PeerSettings
 
@@ -108,6 +108,14 @@ class Operated(Protocol):
 
     @property
     def operator(self) -> PeerOperator | None: ...
+
+
+@runtime_checkable
+class Admitting(Protocol):
+    """An adapter that remembers stations which nobody configured (OCPP), opened or running."""
+
+    @property
+    def admissions(self) -> StationOperator: ...
 
 
 class Adapter(Protocol):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -95,8 +95,8 @@ class SiteGate(Protocol):
         """As ``submit`` for what is acknowledged at once and stored lazily (status, answers)."""
         ...
 
-    async def measure(self, samples: Sequence[Measurement]) -> None:
-        """Hand in measured values; returns after the telemetry commit.
+    def measure(self, samples: Sequence[Measurement]) -> Awaitable[None]:
+        """Hand in measured values; done after the telemetry commit.
 
         Raises:
             StoreError: not stored; do not acknowledge.

@@ -39,7 +39,7 @@ from gateway.ports.gate import Inbound, Receipt, Verdict
 from gateway.ports.grid import PeerOperator
 from gateway.web import metrics
 from gateway.web.measurements import read_measurements
-from gateway.web.operate import read_action, read_wish
+from gateway.web.operate import read_action, read_place, read_wish
 from gateway.web.rights import Action, Principal, decide, principal_of
 
 ACTION = "x-gridgate-action"
@@ -91,6 +91,10 @@ class View(Protocol):
 
     def envelopes(self) -> list[Json]: ...
 
+    def stations(self) -> dict[str, Json]:
+        """Configured, approved and unknown stations."""
+        ...
+
     def explain(self, evse: NodeId) -> dict[str, Json]:
         """Why an EVSE has what it has.
 
@@ -116,6 +120,24 @@ class View(Protocol):
 
         Raises:
             UnknownEnvelope, UnknownNode, ActionRefused: it means nothing here and now.
+            StoreError: not stored, not done.
+        """
+        ...
+
+    async def approve_station(self, event: OperatorActed, inbound: Inbound, evse: NodeId, credential: str) -> Receipt:
+        """Let a station that knocked in, for the one configured at ``evse``; returns when it is stored.
+
+        Raises:
+            ActionRefused: nobody such knocked, or the place is not free.
+            StoreError: not stored, not done.
+        """
+        ...
+
+    async def revoke_station(self, event: OperatorActed, inbound: Inbound) -> Receipt:
+        """Take an approval back; returns when it is stored.
+
+        Raises:
+            ActionRefused: there is none.
             StoreError: not stored, not done.
         """
         ...
@@ -148,6 +170,7 @@ def build(view: View) -> FastAPI:
     _add_site(app, view)
     _add_measurements(app, view)
     _add_actions(app, view)
+    _add_station_actions(app, view)
     _add_peer_actions(app, view)
     app.add_exception_handler(GatewayError, _answer_ours)
     app.add_exception_handler(HTTPException, _answer_http)
@@ -222,6 +245,11 @@ def _add_site(app: FastAPI, view: View) -> None:
         _check_site(view, site)
         return _json(HTTPStatus.OK, {"site": view.site, "envelopes": view.envelopes()})
 
+    @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/stations")
+    async def stations(site: str) -> Response:
+        _check_site(view, site)
+        return _json(HTTPStatus.OK, view.stations())
+
     @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/evses/{path:path}/explain")
     async def explain(site: str, path: str) -> Response:
         _check_site(view, site)
@@ -263,6 +291,20 @@ def _add_actions(app: FastAPI, view: View) -> None:
     @_route(app, view, Action.OPERATE, "/v1/sites/{site}/evses/{path:path}/trust", "POST")
     async def trust(site: str, path: str, request: Request) -> Response:
         return await act(site, OperatorAction.TRUST, path, request)
+
+
+def _add_station_actions(app: FastAPI, view: View) -> None:
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/stations/{station}/approve", "POST")
+    async def approve(site: str, station: str, request: Request) -> Response:
+        more = frozenset({"evse", "credential"})
+        event, inbound, document = await _action(view, site, OperatorAction.APPROVE, station, request, more)
+        evse, credential = read_place(document)
+        return _done(event, inbound, await view.approve_station(event, inbound, evse, credential))
+
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/stations/{station}/revoke", "POST")
+    async def revoke(site: str, station: str, request: Request) -> Response:
+        event, inbound, _ = await _action(view, site, OperatorAction.REVOKE, station, request)
+        return _done(event, inbound, await view.revoke_station(event, inbound))
 
 
 def _add_peer_actions(app: FastAPI, view: View) -> None:

@@ -12,7 +12,7 @@ from gateway.domain.envelope import Block
 from gateway.domain.errors import MalformedMessage, NotUtc
 from gateway.domain.events import OperatorActed, OperatorAction
 from gateway.domain.evidence import Actor, MessageRef, RawRef, sha256_hex
-from gateway.domain.ids import PeerId
+from gateway.domain.ids import NodeId, PeerId
 from gateway.domain.timeline import parse_rfc3339
 from gateway.ports.gate import Inbound
 
@@ -61,6 +61,18 @@ def read_action(
     message = MessageRef(peer, endpoint, message_id, now, raw, actor)
     inbound = Inbound(peer, endpoint, message_id, body, now)
     return OperatorActed(action, subject, reason.strip(), message), inbound
+
+
+def read_place(document: Mapping[str, Any]) -> tuple[NodeId, str]:
+    """The EVSE that a station is approved for, and the credential that it showed.
+
+    Raises:
+        MalformedMessage: one of them is no text.
+    """
+    evse, credential = document["evse"], document["credential"]
+    if not isinstance(evse, str) or not isinstance(credential, str):
+        raise MalformedMessage("evse and credential are texts", code="admin.approve")
+    return NodeId(evse), credential
 
 
 def read_wish(document: Mapping[str, Any]) -> tuple[str, str, tuple[Block, ...]]:

@@ -64,9 +64,11 @@ class ForeignStation:
         serial: str = "",
         identity: ClientIdentity | None = None,
         password: str = "",
+        **more: object,
     ) -> AsyncIterator[ForeignStation]:
-        """Start it in a process of its own; it ends with its stdin."""
-        options = {"url": url, "id": name, "version": version, "serial": serial, "password": password}
+        """Start it in a process of its own; it ends with its stdin. ``more``: options of its program."""
+        options: dict[str, str] = {"url": url, "id": name, "version": version, "serial": serial, "password": password}
+        options |= {key: str(value) for key, value in more.items()}
         if identity is not None:
             options |= {"cert": str(identity.certificate), "key": str(identity.key), "ca": str(identity.server_ca)}
         words = [word for key, value in options.items() if value for word in (f"--{key}", value)]

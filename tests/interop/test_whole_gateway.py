@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from gateway.infra.evidence_read import EvidenceReader
 from gateway.testing.cast import Dso
 from gateway.testing.story import Forecast
 from tests.interop.peers_stations import ForeignStation
-from tests.interop.whole_site import FLEET, PLENTY_W, Fleet, a_foreign_plan, consequence, fingerprint
+from tests.interop.whole_site import FLEET, PATIENCE_S, PLENTY_W, Fleet, a_foreign_plan, consequence, fingerprint
 from tests.support.gateway import Depot, from_now
 from tests.support.ocpp import until
 
@@ -89,3 +90,29 @@ async def test_foreign_stations_with_each_others_certificate_are_turned_away_on_
         assert refused[name].document["reason"] == "403"
         assert refused[name].document["actor"]["cert_sha256"] == fingerprint(identity)
     assert depot.entries("station.connected") == []
+
+
+@pytest.mark.parametrize(("kind", "version"), FLEET[:1])
+async def test_a_foreign_station_whose_clock_is_behind_is_left_its_share(kind: str, version: str, tmp_path: Path):
+    fleet = [(kind, version)]
+    depot = Depot.build(tmp_path / "depot", a_foreign_plan(fleet), "127.0.0.1:1")
+    async with our_dso(depot) as dso, depot.running() as (child, ports):
+        await dso.join(f"https://127.0.0.1:{ports['grid']}")
+        await dso.forecast(Forecast.LIMIT, from_now(PLENTY_W))
+        async with Fleet.running(depot, ports["ocpp"], fleet, ahead=-120) as there:
+            await there.full()
+            async with asyncio.timeout(PATIENCE_S):
+                while not depot.entries("device.clock_wrong"):
+                    await there.draw(20_000)
+            (station,) = there.stations
+            share = next(p["limits"][0][1] for p in station.of("profile") if p["purpose"] == "TxDefaultProfile")
+            # One period without any time in it means the same by both clocks.
+            await until(lambda: there.last_limits() == [[[0, share]]])
+            there.check_content()
+        await child.stop()
+    depot.verify()
+    (wrong,) = depot.entries("device.clock_wrong")
+    (seen,) = depot.entries("station.clock")
+    assert wrong.document["cause"] == [seen.id]
+    assert seen.body["ahead_s"] == pytest.approx(-120, abs=2)
+    assert seen.document["raw"]["sha256"]

@@ -49,8 +49,10 @@ class Fleet:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, depot: Depot, ocpp_port: int, fleet: Sequence[tuple[str, str]]) -> AsyncIterator[Fleet]:
-        """Connect over mutual TLS, boot, and begin to charge."""
+    async def running(
+        cls, depot: Depot, ocpp_port: int, fleet: Sequence[tuple[str, str]], **more: object
+    ) -> AsyncIterator[Fleet]:
+        """Connect over mutual TLS, boot, and begin to charge. ``more``: options of the stations' programs."""
         async with AsyncExitStack() as stack:
             stations = []
             for plan, (kind, version) in zip(depot.plan.stations, fleet, strict=True):
@@ -61,6 +63,7 @@ class Fleet:
                     version=version,
                     serial=plan.serial,
                     identity=depot.stage.pki.stations[plan.id],
+                    **more,
                 )
                 stations.append(await stack.enter_async_context(station))
             for station in stations:
@@ -73,6 +76,10 @@ class Fleet:
     def amperes(self) -> list[float]:
         """What each was last told for its transaction, as it counts now; 0 before the first profile."""
         return [next((p["limits"][0][1] for p in reversed(_of_session(s))), 0.0) for s in self.stations]
+
+    def last_limits(self) -> list[list[list[float]]]:
+        """The periods that each was last told for its transaction."""
+        return [_of_session(s)[-1]["limits"] for s in self.stations]
 
     def watts(self) -> float:
         """The sum of that."""

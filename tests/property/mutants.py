@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
+from msgspec import structs
+
 from gateway.app import decide, envelopes, fleet, ledger, limits, plan, site, state
 from gateway.app.state import Grant, Held, SiteState, Work
 from gateway.domain.envelope import Block
@@ -81,7 +83,7 @@ def _only_the_newest_command_counts() -> Iterator[None]:
         return Held(held.maybe[-1].schedule, held.confirmed_at) if held.maybe else held
 
     def change(grant: Grant) -> Grant:
-        return replace(grant, share=newest(grant.share), session=newest(grant.session))
+        return structs.replace(grant, share=newest(grant.share), session=newest(grant.session))
 
     with _worst_case(change):
         yield
@@ -99,7 +101,7 @@ def _the_end_of_a_block_belongs_to_it_and_its_start_does_not() -> Iterator[None]
 @mutant
 def _a_restart_forgets_the_fallback() -> Iterator[None]:
     def change(stored: SiteState) -> SiteState:
-        known = {key: replace(e, fallback=(), fallen=()) for key, e in stored.envelopes.items()}
+        known = {key: structs.replace(e, fallback=(), fallen=()) for key, e in stored.envelopes.items()}
         return replace(stored, envelopes=known)
 
     with _stored(change):
@@ -110,10 +112,11 @@ def _a_restart_forgets_the_fallback() -> Iterator[None]:
 def _a_restart_forgets_what_was_on_its_way() -> Iterator[None]:
     def change(stored: SiteState) -> SiteState:
         def settled(held: Held) -> Held:
-            return replace(held, maybe=(), fading=())
+            return structs.replace(held, maybe=(), fading=())
 
         known = {
-            key: replace(g, share=settled(g.share), session=settled(g.session)) for key, g in stored.grants.items()
+            key: structs.replace(g, share=settled(g.share), session=settled(g.session))
+            for key, g in stored.grants.items()
         }
         return replace(stored, grants=known)
 
@@ -170,7 +173,7 @@ def _an_empty_evse_counts_nothing() -> Iterator[None]:
 @mutant
 def _a_lost_decrease_is_not_repeated() -> Iterator[None]:
     def as_if_told(_work: Work, grant: Grant, _cause: Any) -> Grant:
-        return replace(grant, uncommandable_since=None, retry_at=None)
+        return structs.replace(grant, uncommandable_since=None, retry_at=None)
 
     with (
         patch.object(fleet, "_uncommandable", as_if_told),

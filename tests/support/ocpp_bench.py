@@ -19,7 +19,10 @@ STORED = Receipt(Verdict.STORED)
 
 
 class Bench:
-    """Plays transport: hands jobs back as stored, keeps what was sent, noted and stored."""
+    """Plays transport: hands jobs back as stored, keeps what was sent, noted and stored.
+
+    ``now`` is the story's instant, ``at`` are monotonic seconds: a test moves both by itself.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Bench:
         self.stores = True
         self.at = 0.0
         self._ids = itertools.count(1)
+        self.now = T0
         self.do(self.core.open(T0, 0))
 
     def do(self, actions: list[Any]) -> None:
@@ -62,7 +66,7 @@ class Bench:
                 case Close():
                     self.closed.append(action)
                 case Received():
-                    self.do(self.core.handle(action, T0, self.at))
+                    self.do(self.core.handle(action, self.now, self.at))
                 case Job():
                     self._store(action)
 
@@ -70,30 +74,30 @@ class Bench:
         self.jobs.append(job)
         self.core.begin(job)
         if not self.stores:
-            self.do(self.core.failed(job, T0, self.at))
+            self.do(self.core.failed(job, self.now, self.at))
             return
         self.events += job.events
         self.core.stored(job, self.receipt)
-        self.do(self.core.done(job, self.receipt, T0, self.at))
+        self.do(self.core.done(job, self.receipt, self.now, self.at))
 
     def call(self, action: str, payload: dict) -> Any:
         """The station calls; the answer frame, if one came."""
         before = len(self.sent)
         name = f"st-{next(self._ids)}"
-        self.do(self.core.receive(json.dumps([2, name, action, payload]), T0, self.at))
+        self.do(self.core.receive(json.dumps([2, name, action, payload]), self.now, self.at))
         return next((frame for frame in self.sent[before:] if frame[1] == name), None)
 
     def answer(self, payload: dict) -> None:
         """The station answers the last CALL of ours."""
         asked = [frame for frame in self.sent if frame[0] == 2][-1]
         self.answered.add(asked[1])
-        self.do(self.core.receive(json.dumps([3, asked[1], payload]), T0, self.at))
+        self.do(self.core.receive(json.dumps([3, asked[1], payload]), self.now, self.at))
 
     def fault(self, code: str) -> None:
         """The station answers the last CALL of ours with a CALLERROR."""
         asked = [frame for frame in self.sent if frame[0] == 2][-1]
         self.answered.add(asked[1])
-        self.do(self.core.receive(json.dumps([4, asked[1], code, "", {}]), T0, self.at))
+        self.do(self.core.receive(json.dumps([4, asked[1], code, "", {}]), self.now, self.at))
 
     def open(self) -> Any:
         """The CALL of ours that waits for its answer, or None."""
@@ -102,7 +106,7 @@ class Bench:
 
     def tick(self, at: float) -> None:
         self.at = at
-        self.do(self.core.tick(T0, at))
+        self.do(self.core.tick(self.now, at))
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import msgspec
+from msgspec import structs
+
 from adapters.ocpp.core.intake import OpenTransaction
 from adapters.ocpp.core.quirks import Quirk
 from adapters.ocpp.session import Diagnosis, Received, Send
@@ -43,8 +46,7 @@ class Close:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """Something that must be durable first; ``StationCore.done`` says what follows.
 
     ``submit`` False: samples alone, after the telemetry commit.
@@ -66,7 +68,7 @@ class Job:
         if self.inbound is None:
             return self
         key = f"{self.inbound.message_id}|{sha256_hex(self.inbound.body)[:16]}"
-        return replace(self, inbound=replace(self.inbound, message_id=key))
+        return structs.replace(self, inbound=replace(self.inbound, message_id=key))
 
 
 Action = Send | Note | Close | Job | Received
@@ -80,6 +82,9 @@ class Memory:
     capability: Capability | None = None
     transactions: dict[str, OpenTransaction] = field(default_factory=dict)
     skew_s: int | None = None
+    """Seconds that its clock was said to be ahead; None: not said yet."""
+    wired: dict[int, str] = field(default_factory=dict)
+    """What it said of its terminals against the configuration, as noted, by connector or EVSE."""
     about: dict[str, str] = field(default_factory=dict)
     """Vendor, model, firmware as its last boot said."""
     distrusted: set[int] = field(default_factory=set)

@@ -51,6 +51,12 @@ def of_command(version: Version, command: Command, ended: Ended) -> CommandAnswe
     return _answered(command, Outcome.ACCEPTED if good else Outcome.REJECTED, replace(ended, detail=word))
 
 
+def of_proven(version: Version, command: Command, ended: Ended) -> CommandAnswered:
+    """Accepted, and the station's composite schedule says the same."""
+    answer = of_command(version, command, ended)
+    return replace(answer, detail=clean(f"{answer.detail}, its composite schedule agrees"))
+
+
 def of_unproven(command: Command, ended: Ended, found: Excess, unit: str) -> CommandAnswered:
     """Accepted, and not what the station says that it allows: in doubt, like silence."""
     detail = f"accepted, but it allows {found.reported:g} {unit}, not {found.allowed:g}"

@@ -21,7 +21,7 @@ from adapters.ocpp.translate.composite import Excess, held_by
 from adapters.ocpp.translate.profile import Capability
 from adapters.ocpp.wire import Version, v201
 from gateway.domain.effects import Command, Layer
-from gateway.domain.events import ClaimRefuted, Event, Outcome
+from gateway.domain.events import ClaimRefuted, CommandAnswered, Event, Outcome
 from gateway.ports.fleet import StationSettings
 
 RESEND = "resend"
@@ -101,6 +101,8 @@ class Holding:
 
     def recheck(self) -> Follow:
         """Prove everything again."""
+        if self._effect().skip_proof:
+            return Follow()
         return Follow(tuple(self._ask(number, HOUSEKEEPING) for number in self._proof.numbers()))
 
     def answered(self, command: Command, ended: Ended, facts: Facts) -> Follow:
@@ -113,10 +115,22 @@ class Holding:
         accepted = answer.outcome is Outcome.ACCEPTED
         harmless = answer.outcome in _NOT_INSTALLED
         self._proof.ended(command, number, accepted=accepted, harmless=harmless, ordered=answer.ordered)
+        if accepted and self._effect().skip_proof:
+            return self._believed(answer, facts)
         if not accepted or not self._proof.wants(command, number, self._running(number)):
             return Follow(events=(answer,), remarks=self._hints(answer.outcome, facts))
         self._proof.claim(command, number, ended)
         return Follow((self._ask(number, 0),))
+
+    def _believed(self, answer: CommandAnswered, facts: Facts) -> Follow:
+        """Quirk ``skip_proof``: its word counts, which is said once per connection.
+
+        As with a station that has no composite schedule, what may stand above ours is cleared.
+        """
+        if self._swept:
+            return Follow(events=(answer,))
+        note = facts.noted("station.proof-skipped", "SetChargingProfile", **self._memory.about)
+        return Follow(self._sweep(), (answer,), (note,))
 
     def ended(self, ended: Ended, facts: Facts) -> Follow:
         """A CALL of ours ended: a limit sent again, the last one of a sweep, or a composite schedule."""
@@ -131,10 +145,12 @@ class Holding:
 
     def _proven(self, ended: Ended, facts: Facts) -> Follow:
         was_silent = self._proof.silent
-        verdict = self._proof.answered(ended, self._running(number_of(ended.request.tag)), facts.now)
+        running = self._running(number_of(ended.request.tag))
+        verdict = self._proof.answered(ended, running, facts.now, self._memory.skew_s or 0)
         if verdict.excess is not None:
             return self._exceeded(verdict, verdict.excess, facts)
-        events = tuple(fate.of_command(self._version, c.command, c.ended) for c in verdict.claims)
+        of_claim = fate.of_proven if verdict.proven else fate.of_command
+        events = tuple(of_claim(self._version, c.command, c.ended) for c in verdict.claims)
         if self._proof.silent == was_silent:
             return Follow(events=events)
         word = ended.detail or ended.fate.value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -40,8 +39,7 @@ class OpenTransaction(msgspec.Struct, frozen=True, omit_defaults=True):
     phases_used: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a handler may know. ``now`` is ours; ``raw_id`` and ``payload`` are the message's."""
 
     settings: StationSettings
@@ -52,6 +50,7 @@ class Facts:
     transactions: Mapping[str, OpenTransaction]
     user_key: bytes
     draw_transaction: Callable[[], int]
+    points: Mapping[int, MeterPoint]
 
     def binding(self, number: int) -> EvseBinding | None:
         """The EVSE that the station numbers so."""
@@ -59,12 +58,7 @@ class Facts:
 
     def point(self, number: int) -> MeterPoint | None:
         """Where values of connector or EVSE ``number`` belong; 0 is the station's own meter."""
-        source = str(self.settings.id)
-        if number == 0:
-            node = self.settings.meter_node
-            return None if node is None else MeterPoint(node, ALL_PHASES, NOMINAL_VOLTAGE_V, source)
-        binding = self.binding(number)
-        return None if binding is None else MeterPoint(binding.evse, binding.phases, binding.voltage_v, source)
+        return self.points.get(number)
 
     def message(self, action: str, message_id: str) -> MessageRef:
         """A reference to this message for evidence."""
@@ -83,8 +77,7 @@ class Facts:
         return hmac.new(self.user_key, token.encode(), hashlib.sha256).hexdigest() if token else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Intake:
+class Intake(msgspec.Struct, frozen=True):
     """What to do with a message before ``answer`` may leave.
 
     ``dedup``: natural key of a message that must not count twice. ``opened`` and ``closed`` change
@@ -98,6 +91,17 @@ class Intake:
     dedup: str = ""
     opened: tuple[str, OpenTransaction] | None = None
     closed: tuple[str, ...] = ()
+
+
+def meter_points(settings: StationSettings) -> dict[int, MeterPoint]:
+    """Where a station's values belong, by the number that it gives them."""
+    source = str(settings.id)
+    points = {b.number: MeterPoint(b.evse, b.phases, b.voltage_v, source) for b in settings.evses}
+    if settings.meter_node is not None:
+        points[0] = MeterPoint(settings.meter_node, ALL_PHASES, NOMINAL_VOLTAGE_V, source)
+    else:
+        points.pop(0, None)
+    return points
 
 
 def endpoint(action: str) -> str:

@@ -7,8 +7,8 @@ the answer ``Accepted`` waits for the composite schedule. A station that gives n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from adapters.ocpp.session import Ended, Fate, Request
 from adapters.ocpp.translate.composite import (
@@ -66,12 +66,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``excess`` None: what the station says agrees, as far as it says something."""
+    """``excess`` None: what the station says agrees, as far as it says something; ``proven``: it did."""
 
     number: int
     claims: tuple[Claim, ...]
     excess: Excess | None
     unit: str = "A"
+    proven: bool = False
 
 
 class Proof:
@@ -142,12 +143,17 @@ class Proof:
             deadline_s=DEADLINE_S,
         )
 
-    def answered(self, ended: Ended, running: str | None, now: datetime) -> Verdict:
-        """What the answer to :meth:`ask` proves. ``running``: the transaction on that EVSE."""
+    def answered(self, ended: Ended, running: str | None, now: datetime, ahead_s: int = 0) -> Verdict:
+        """What the answer to :meth:`ask` proves.
+
+        ``running``: the transaction on that EVSE. ``ahead_s``: by how much the station's clock is
+        known to be ahead: its answer speaks of its own time.
+        """
         number, unit = number_of(ended.request.tag), ended.request.tag.rpartition("/")[2]
         claims = tuple(self._claims.pop(number, ()))
         window = Window(now, HORIZON_S, unit, float(self._bindings[number].voltage_v))
-        reported = read_composite(self._version, ended.payload, window) if ended.payload else None
+        theirs = replace(window, start=now + timedelta(seconds=ahead_s))
+        reported = read_composite(self._version, ended.payload, theirs) if ended.payload else None
         if reported is None:
             # A refusal may hold for now alone; silence and CALLERROR hold for good.
             self._unhelpful += 1 if ended.fate is Fate.ANSWERED else MAX_UNHELPFUL
@@ -161,7 +167,7 @@ class Proof:
                 layer.proven |= other == number and layer.sure is not None
         else:
             self._distrusted.add(number)
-        return Verdict(number, claims, found, unit)
+        return Verdict(number, claims, found, unit, proven=found is None)
 
     def expected(self, number: int, window: Window, running: str | None) -> tuple[Piece, ...]:
         """The most that may be installed of ours at every instant of the window."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
+
+RateUnit: TypeAlias = Literal["A", "W"]
+Relation: TypeAlias = Literal["Absolute", "Relative"]
 
 
 class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -13,14 +16,16 @@ class Effect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     ``unit``: of limits, where the station does not say. ``kind``: of our profiles; Relative ones
     have one period. ``poll_meter``: values are asked for, they do not come. ``resend_after_pause``:
-    the last limit is sent again when charging goes on. ``hint``: for whoever installs it, once it
-    rejects a limit.
+    the last limit is sent again when charging goes on. ``skip_proof``: its composite schedules are
+    wrong, so ``Accepted`` is believed and only the meter watches. ``hint``: for whoever installs it,
+    once it rejects a limit.
     """
 
-    unit: Literal["A", "W"] | None = None
-    kind: Literal["Absolute", "Relative"] | None = None
+    unit: RateUnit | None = None
+    kind: Relation | None = None
     poll_meter: bool = False
     resend_after_pause: bool = False
+    skip_proof: bool = False
     hint: str = ""
 
 

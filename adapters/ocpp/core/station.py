@@ -8,19 +8,20 @@ before starts in READING (OCPP 1.6 §4.2: no second boot after a plain reconnect
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
-from adapters.ocpp.core import answers_16, answers_201, boot, fate, leftovers, setup
+from adapters.ocpp.core import answers_16, answers_201, boot, fate, leftovers, rotation, setup
 from adapters.ocpp.core.actions import ADAPTER, Action, Close, Job, Memory, Note, Options, Purpose, Tools
 from adapters.ocpp.core.holding import RESEND, Follow, Holding
-from adapters.ocpp.core.intake import Durability, Facts, Intake, clean, endpoint
+from adapters.ocpp.core.intake import Durability, Facts, Intake, clean, endpoint, meter_points
 from adapters.ocpp.core.metering import POLL, Metering
 from adapters.ocpp.core.proof import RECHECK_S
 from adapters.ocpp.core.proof import TAG as PROOF
 from adapters.ocpp.core.quirks import Effect, effect_of
+from adapters.ocpp.core.skew import StationClock, live_instant
 from adapters.ocpp.session import (
     Ended,
     Fate,
@@ -32,13 +33,13 @@ from adapters.ocpp.session import (
     Send,
     Session,
 )
-from adapters.ocpp.translate.instant import read_instant
 from adapters.ocpp.translate.profile import Capability, set_profile
 from adapters.ocpp.wire import Version, v16, v201
 from adapters.ocpp.wire.frames import ErrorCode
 from gateway.domain.effects import Command, Layer
 from gateway.domain.errors import LocalError
 from gateway.domain.events import (
+    ClockCompared,
     CommandAnswered,
     Event,
     MessageRefused,
@@ -63,10 +64,8 @@ MAX_NOTES = 60
 NOTES_WINDOW_S = 60.0
 """Remarks on one connection per window that reach evidence; beyond it they are dropped."""
 
-SKEW_STEP_S = 5
-"""A change of a station's clock worth a remark."""
-
 _HANDLERS = {Version.V16: answers_16.HANDLERS, Version.V201: answers_201.HANDLERS}
+_SUPPORTED = {version: frozenset({*handlers, "BootNotification"}) for version, handlers in _HANDLERS.items()}
 
 
 class Phase(StrEnum):
@@ -111,12 +110,15 @@ class StationCore:
         self._boot_deadline: float | None = None
         self._recheck_at: float | None = None
         self._holding = Holding(version, settings, generation, memory, self._capability, self._effect)
+        self._points = meter_points(settings)
+        self._numbers = {binding.evse: binding.number for binding in settings.evses}
         self._metering = Metering(version, options.meter_interval_s)
+        self._station_clock = StationClock(memory.skew_s)
         self._notes_from = 0.0
         self._notes = 0
         self.session = Session(
             version,
-            supported=frozenset({*self._handlers, "BootNotification"}),
+            supported=_SUPPORTED[version],
             new_id=tools.new_id,
             diagnose=tools.diagnose,
         )
@@ -129,9 +131,13 @@ class StationCore:
     @property
     def next_deadline(self) -> float | None:
         """Monotonic second at which :meth:`tick` has something to do."""
+        soonest = self.session.next_deadline
         metering = self._metering.deadline if self._memory.transactions else None
-        deadlines = (self.session.next_deadline, self._boot_deadline, self._recheck_at, metering)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        # After every message: a plain loop takes half as long as min() over a generator.
+        for deadline in (self._boot_deadline, self._recheck_at, metering):
+            if deadline is not None and (soonest is None or deadline < soonest):
+                soonest = deadline
+        return soonest
 
     # --- what happens to it --------------------------------------------------------------
 
@@ -145,7 +151,9 @@ class StationCore:
 
     def receive(self, text: str | bytes, now: datetime, at: float) -> list[Action]:
         """Take a message. A CALL comes back as ``Received``: hand it to :meth:`handle` in order."""
-        return self._carry_on(self.session.receive(text, at), now, at)
+        outputs = self.session.receive(text, at)
+        clock = [action for output in outputs if isinstance(output, Received) for action in self._hear(output, now, at)]
+        return clock + self._carry_on(outputs, now, at)
 
     def handle(self, call: Received, now: datetime, at: float) -> list[Action]:
         """Answer a CALL, or say what must be durable first."""
@@ -156,14 +164,14 @@ class StationCore:
             reply = self.session.reply(call.raw_id, b"{}")
             return [reply, *self._follow(self._holding.reported(call.message, facts), now, at)]
         intake = self._handlers[call.action](call.message, facts)
-        skewed = self._skew(call, facts, at) + self._flowing(call, intake, now, at)
+        flowing = self._flowing(call, intake, now, at)
         if intake.durability is Durability.AT_ONCE or (
             intake.durability is Durability.TELEMETRY and not intake.samples
         ):
             events = self._limited(intake.events, at)
             noted: list[Action] = [Note(events)] if events else []
-            return [self.session.reply(call.raw_id, intake.answer), *noted, *skewed]
-        return [self._job(call, intake, now), *skewed]
+            return [self.session.reply(call.raw_id, intake.answer), *noted, *flowing]
+        return [self._job(call, intake, now), *flowing]
 
     def begin(self, job: Job) -> None:
         """``job`` is about to be handed to the gate."""
@@ -186,16 +194,16 @@ class StationCore:
     def done(self, job: Job, receipt: Receipt | None, now: datetime, at: float) -> list[Action]:
         """All of ``job`` is durable: acknowledge. A repetition gets the answer of the first time."""
         match job.purpose:
+            case Purpose.MESSAGE:
+                earlier = receipt is not None and receipt.verdict is not Verdict.STORED
+                answer = receipt.answer if earlier and receipt is not None and receipt.answer else job.answer
+                return [self.session.reply(job.raw_id, answer), *self._unpark(job, now, at)]
             case Purpose.ANNOUNCE:
                 return self._announcement_stored(at)
             case Purpose.BOOT:
                 return self._boot_stored(job, now, at)
             case Purpose.KEEP:
                 return []
-            case Purpose.MESSAGE:
-                earlier = receipt is not None and receipt.verdict is not Verdict.STORED
-                answer = receipt.answer if earlier and receipt is not None and receipt.answer else job.answer
-                return [self.session.reply(job.raw_id, answer), *self._unpark(job, now, at)]
 
     def failed(self, job: Job, now: datetime, at: float) -> list[Action]:
         """``job`` is not durable: the station keeps its message and tries again."""
@@ -214,7 +222,8 @@ class StationCore:
         if command.transaction in self._starting:
             return self._park(command)
         try:
-            payload = set_profile(self.version, command, binding, self._capability(), now)
+            shown = now + timedelta(seconds=min(self._memory.skew_s or 0, 0))
+            payload = set_profile(self.version, command, binding, self._capability(), shown)
         except LocalError as problem:
             return [Note((fate.not_sent(command, str(problem)),))]
         self._commands[command.id] = command
@@ -300,6 +309,7 @@ class StationCore:
 
     def _boot_stored(self, job: Job, now: datetime, at: float) -> list[Action]:
         self._memory.booted = True
+        self._station_clock.was_set()
         self.session.boot_accepted = True
         reply: list[Action] = [self.session.reply(job.raw_id, job.answer)]
         if self.phase is Phase.BOOTING:
@@ -361,6 +371,7 @@ class StationCore:
         requests += setup.report_meter(self.version, self._options.meter_interval_s)
         if self.settings.meter_node is not None:
             requests += setup.report_grid_meter(self.version, self._options.meter_interval_s)
+        requests.append(rotation.ask(self.version, self.settings.evses))
         self._recheck_at = at + RECHECK_S
         self._metering.watch(at)
         taken = {self._key(command) for command in self._commands.values()}
@@ -403,13 +414,24 @@ class StationCore:
             return []
         if tag == setup.CAPABILITY:
             return self._capability_read(ended)
-        if tag == setup.TRIGGER:
-            return self._boot_asked(ended, now, at)
         if tag == setup.CLEAR or tag.startswith(leftovers.READ):
             return []
-        if tag == POLL:
-            return self._polled(ended, now, at)
-        return self._configured(ended, now, at)
+        follow = {setup.TRIGGER: self._boot_asked, rotation.ROTATION: self._wired, POLL: self._polled}
+        return follow.get(tag, self._configured)(ended, now, at)
+
+    def _wired(self, ended: Ended, now: datetime, at: float) -> list[Action]:
+        """Terminals that the station says are wired otherwise than configured are remarked, once."""
+        found = rotation.contradictions(rotation.read(self.version, ended.payload), self.settings.evses)
+        before, self._memory.wired = self._memory.wired, {binding.number: word for binding, word in found}
+        actions: list[Action] = []
+        for binding, word in found:
+            if before.get(binding.number) != word:
+                configured = rotation.words(binding.phases)
+                note = self._facts(None, now).noted(
+                    "station.phase-rotation", ended.request.action, evse=binding.evse, configured=configured, says=word
+                )
+                actions += self._remark(note, at)
+        return actions
 
     def _polled(self, ended: Ended, now: datetime, at: float) -> list[Action]:
         """A refusal to be polled is remarked, once: then nothing measures that EVSE."""
@@ -447,7 +469,8 @@ class StationCore:
     # --- parts -----------------------------------------------------------------------------
 
     def _job(self, call: Received, intake: Intake, now: datetime) -> Job:
-        full = intake.durability is Durability.FULL
+        if intake.durability is not Durability.FULL:
+            return Job(Purpose.MESSAGE, call.raw_id, intake.answer, submit=False, samples=intake.samples)
         inbound = Inbound(
             PeerId(str(self.settings.id)),
             endpoint(call.action),
@@ -464,10 +487,10 @@ class StationCore:
             Purpose.MESSAGE,
             call.raw_id,
             intake.answer,
-            full,
+            True,
             intake.events,
             intake.samples,
-            inbound if full else None,
+            inbound,
             tuple(rows),
             intake.opened,
             intake.closed,
@@ -483,32 +506,45 @@ class StationCore:
             self._memory.transactions,
             self._tools.user_key,
             self._tools.draw_transaction,
+            self._points,
         )
 
     def _flowing(self, call: Received, intake: Intake, now: datetime, at: float) -> list[Action]:
         """What a message says about meters and pauses besides its own meaning."""
-        by_evse = {binding.evse: binding.number for binding in self.settings.evses}
-        for sample in intake.samples:
-            if sample.node in by_evse:
-                self._metering.heard(by_evse[sample.node], at)
-        message = call.message
-        if not isinstance(message, v16.StatusNotificationRequest):
+        # Those of one message are of one place.
+        number = self._numbers.get(intake.samples[0].node) if intake.samples else None
+        if number is not None:
+            self._metering.heard(number, at)
+        flow = self._flow(call.message)
+        if flow is None:
             return []
-        return self._follow(
-            self._holding.paused(message.connector_id, paused=message.status == "SuspendedEVSE"), now, at
-        )
+        number, state = flow
+        return self._follow(self._holding.paused(number, paused=state == "SuspendedEVSE"), now, at)
 
-    def _skew(self, call: Received, facts: Facts, at: float) -> list[Action]:
-        """A status is sent when it happens, so its time tells the station's clock."""
-        timestamp = getattr(call.message, "timestamp", None) if call.action == "StatusNotification" else None
-        if not isinstance(timestamp, str):
+    def _flow(self, message: msgspec.Struct) -> tuple[int, str] | None:
+        """The connector or EVSE whose charging state a message tells, and that state."""
+        match message:
+            case v16.StatusNotificationRequest(connector_id=number, status=status):
+                return number, status
+            case v201.TransactionEventRequest(transaction_info=info, evse=evse) if _is_live(message):
+                known = self._memory.transactions.get(info.transaction_id)
+                number = evse.id if evse is not None else known.number if known is not None else 0
+                return (number, info.charging_state) if info.charging_state else None
+            case _:
+                return None
+
+    def _hear(self, call: Received, now: datetime, at: float) -> list[Action]:
+        """What a message's time says about the station's clock, on its arrival: it may wait for others."""
+        instant = live_instant(call.message)
+        ahead_s = None if instant is None else self._station_clock.heard((instant - now).total_seconds(), at)
+        if ahead_s is None:
             return []
-        instant, _ = read_instant(timestamp, facts.now)
-        skew = round((instant - facts.now).total_seconds())
-        before, self._memory.skew_s = self._memory.skew_s, skew
-        if abs(skew - (before or 0)) < SKEW_STEP_S:
+        self._memory.skew_s = ahead_s
+        if not self._announced:
+            # The announcement will say it.
             return []
-        return self._remark(facts.noted("station.clock", call.action, ahead_s=skew), at)
+        message = self._facts(call, now).message(call.action, clean(call.raw_id.decode()))
+        return [Note((ClockCompared(self.settings.id, self.generation, ahead_s, message),))]
 
     def _remark(self, event: Event, at: float) -> list[Action]:
         return [Note(events)] if (events := self._limited((event,), at)) else []
@@ -537,3 +573,8 @@ class StationCore:
 
     def _key(self, command: Command) -> str:
         return f"{command.evse}|{'session' if command.layer is Layer.SESSION else 'share'}"
+
+
+def _is_live(message: v201.TransactionEventRequest) -> bool:
+    """Whether it tells of a transaction that goes on, and of now."""
+    return message.event_type != "Ended" and not message.offline

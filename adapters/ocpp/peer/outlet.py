@@ -47,6 +47,10 @@ class Outlet:
         self.settle(now)
         self.car = None
 
+    def clock_set(self, now: datetime) -> None:
+        """The clock shows ``now`` without time having passed; what flowed before is settled."""
+        self._settled = now
+
     def limit_a(self, now: datetime) -> float:
         """Current per phase that the station allows."""
         return self.max_a if self.ignore_limits else self.obeyed_a(now)

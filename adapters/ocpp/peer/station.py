@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from adapters.ocpp.peer import reports, words
+from adapters.ocpp.peer.clock import BoardClock
 from adapters.ocpp.peer.outlet import Car, Outlet
 from adapters.ocpp.peer.profiles import PURPOSES, ProfileStore, read_profile
 from adapters.ocpp.peer.rpc import Rpc
@@ -69,7 +70,8 @@ class SimulatedStation:
         password: HTTP Basic, profiles 1 and 2.
         meter_interval_s: story seconds between meter values, until the other side sets another.
 
-    ``ignore_limits``, ``mute`` (answers no CALL) and ``rejects`` (refuses profiles) misbehave.
+    ``ignore_limits``, ``mute`` (answers no CALL) and ``rejects`` (refuses profiles) misbehave, and so
+    does a clock that is ``clock_off_s`` ahead (negative: behind). Instants handed in are true ones.
     """
 
     def __init__(  # noqa: PLR0913 - a station is described by this many facts, all but one by keyword
@@ -100,7 +102,7 @@ class SimulatedStation:
             number: Outlet(number, self.profiles, phases, voltage_v, min_a, max_a) for number in range(1, outlets + 1)
         }
         self._serial = serial
-        self._clock = clock
+        self._clock = BoardClock(clock)
         self._booted = False
         self._open: dict[int, _Transaction16] = {}
         self._sequence: Counter[str] = Counter()
@@ -143,6 +145,18 @@ class SimulatedStation:
         for outlet in self.outlets.values():
             outlet.settle(now)
             outlet.ignore_limits = value
+
+    @property
+    def clock_off_s(self) -> float:
+        """Seconds that its clock is ahead; negative: behind."""
+        return self._clock.off.total_seconds()
+
+    @clock_off_s.setter
+    def clock_off_s(self, value: float) -> None:
+        self._settle()
+        self._clock.off = timedelta(seconds=value)
+        for outlet in self.outlets.values():
+            outlet.clock_set(self._clock.now())
 
     async def start(self, *, wait_s: float | None = 10.0) -> None:
         """Connect, boot and report the status.
@@ -205,24 +219,27 @@ class SimulatedStation:
 
     def power_w(self, now: datetime | None = None, outlet: int | None = None) -> float:
         """What physically flows at ``now``, W."""
-        at = now or self._clock.now()
+        at = self._board(now)
         return sum(o.power_w(at) for o in self._chosen(outlet))
 
     def wish_w(self, now: datetime | None = None, outlet: int | None = None) -> float:
         """What the cars would take if nothing limited them, W."""
-        at = now or self._clock.now()
+        at = self._board(now)
         for place in self._chosen(outlet):
             place.settle(at)
         return sum(o.wish_w(at) for o in self._chosen(outlet))
 
     def limit_a(self, now: datetime | None = None, outlet: int = 1) -> float:
         """Current per phase that the installed profiles allow."""
-        return self.outlets[outlet].limit_a(now or self._clock.now())
+        return self.outlets[outlet].limit_a(self._board(now))
 
     def energy_wh(self, outlet: int = 1) -> float:
         """Register of an outlet's meter."""
         self.outlets[outlet].settle(self._clock.now())
         return self.outlets[outlet].register_wh
+
+    def _board(self, now: datetime | None) -> datetime:
+        return self._clock.now() if now is None else self._clock.shown_at(now)
 
     def _chosen(self, outlet: int | None) -> Sequence[Outlet]:
         return list(self.outlets.values()) if outlet is None else [self.outlets[outlet]]
@@ -311,7 +328,9 @@ class SimulatedStation:
         """Meter values, every so many story seconds."""
         due = self._clock.now()
         while True:
-            due = max(due + timedelta(seconds=self.meter_interval_s), self._clock.now())
+            now, interval = self._clock.now(), timedelta(seconds=self.meter_interval_s)
+            # The clock may have been set back meanwhile.
+            due = min(max(due + interval, now), now + interval)
             await self._clock.sleep_until(due)
             for outlet in self.outlets.values():
                 outlet.settle(self._clock.now())

@@ -68,7 +68,9 @@ def session_id(number: int) -> int:
 def set_profile(
     version: Version, command: Command, binding: EvseBinding, capability: Capability, now: datetime
 ) -> bytes:
-    """Payload of SetChargingProfile.
+    """Payload of SetChargingProfile. ``now`` by the station's clock, where that is behind ours.
+
+    What has one period began a day ago: it holds at once also where the clock is further behind.
 
     Raises:
         LocalError: a session command without a transaction that the version can name.
@@ -76,6 +78,8 @@ def set_profile(
     phases = _phases(command, binding)
     starts_at = _start(command.schedule, now)
     steps = collapse(_offsets(command.schedule, starts_at), _periods(command, capability))
+    if len(steps) == 1:
+        starts_at = (now - MAX_BACK).replace(microsecond=0)
     periods = [Period(offset, _limit(Watts(watts), binding, phases, capability.unit)) for offset, watts in steps]
     if version is Version.V16:
         return encode(_profile_16(command, binding, capability, rfc3339(starts_at), phases, periods))

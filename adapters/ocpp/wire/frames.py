@@ -24,6 +24,7 @@ MAX_ERROR_TEXT = 255
 UNREADABLE_ID = b'"-1"'
 """OCPP 2.0.1 Part 4 §4.2.3: the id of an answer to a message whose id cannot be read."""
 
+_call_frame = msgspec.json.Decoder(tuple[int, msgspec.Raw, str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
 _id = msgspec.json.Decoder(str | int)
@@ -61,8 +62,7 @@ def spelling(code: ErrorCode, version: Version) -> str:
     return _SPELLING_16.get(code, code.value) if version is Version.V16 else code.value
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A request. ``raw_id`` is the id's JSON text as it came."""
 
     raw_id: bytes
@@ -101,6 +101,21 @@ Frame = Call | CallResult | CallFault | BadFrame
 
 def parse(data: bytes, version: Version) -> Frame:
     """What a text message is."""
+    return _usual_call(data) or _parse(data, version)
+
+
+def _usual_call(data: bytes) -> Call | None:
+    """Nearly all of what stations send, read in one go; None where anything is unusual."""
+    try:
+        kind, raw_id, action, raw_payload = _call_frame.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    name, payload = bytes(raw_id), bytes(raw_payload)
+    usual = kind == 2 and action and payload.startswith(b"{") and payload.endswith(b"}") and _read_id(name) is not None
+    return Call(name, action, payload) if usual else None
+
+
+def _parse(data: bytes, version: Version) -> Frame:
     try:
         parts = [bytes(part) for part in _array.decode(data)]
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -29,11 +29,11 @@ PARTY = "party"
 _TAIL = TILE_WIDTH
 """Entries whose bytes are hashed again at every opening; `evidence verify` takes all of them."""
 
-_COUNT = (
-    "INSERT INTO counter(kind, name, value) VALUES (?, ?, 1) "
-    "ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value"
-)
+_COUNTER = "SELECT value FROM counter WHERE kind = ? AND name = ?"
+_COUNT = "INSERT INTO counter(kind, name, value) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 _ENTRY = "INSERT INTO entry(idx, id, dedup, at, site, type, data, leaf) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_SUBJECT = "INSERT INTO entry_subject(idx, kind, value) VALUES (?, ?, ?)"
+_CAUSE = "INSERT INTO entry_cause(idx, cause) VALUES (?, ?)"
 _HEAD = "UPDATE head SET size = ?, frontier = ?, root = ? WHERE one = 1"
 
 
@@ -52,6 +52,60 @@ def boot_token() -> str:
     return hashlib.sha256(b"gridgate boot\n" + boot).hexdigest()[:32]
 
 
+class _Unit:
+    """The rows of one unit's entries, written together: a statement for each would cost more than its row."""
+
+    def __init__(self, connection: sqlite3.Connection, site: str) -> None:
+        self._connection = connection
+        self._site = site
+        self._counters: dict[tuple[str, str], int] = {}
+        self._dedup: dict[bytes, EvidenceId] = {}
+        self._entries: list[tuple[object, ...]] = []
+        self._subjects: list[tuple[int, str, str]] = []
+        self._causes: list[tuple[int, str]] = []
+
+    def find(self, dedup: bytes) -> EvidenceId | None:
+        """The entry under this key, committed before or waiting here."""
+        if dedup in self._dedup:
+            return self._dedup[dedup]
+        row = self._connection.execute("SELECT id FROM entry WHERE dedup = ?", (dedup,)).fetchone()
+        return None if row is None else EvidenceId(row[0])
+
+    def place(self, draft: EvidenceDraft) -> Place:
+        """The next numbers of the site and of the party that the entry concerns."""
+        party = draft.subject.get("peer")
+        return Place(self._site, self._next(SITE, self._site), self._next(PARTY, party) if party else None)
+
+    def add(
+        self, index: int, draft: EvidenceDraft, dedup: bytes, cause: Sequence[str], data: bytes, leaf: bytes
+    ) -> None:
+        """Take an entry."""
+        self._dedup[dedup] = draft.id
+        self._entries.append((index, draft.id, dedup, microseconds(draft.at), self._site, draft.type, data, leaf))
+        self._subjects += [(index, kind, value) for kind, value in draft.subject.items()]
+        self._causes += [(index, c) for c in cause]
+
+    def flush(self) -> None:
+        """Write the entries taken since the last time."""
+        self._connection.executemany(_ENTRY, self._entries)
+        self._connection.executemany(_SUBJECT, self._subjects)
+        self._connection.executemany(_CAUSE, self._causes)
+        for rows in (self._entries, self._subjects, self._causes):
+            rows.clear()
+
+    def store_counters(self) -> None:
+        """Write how far the numbers have come."""
+        self._connection.executemany(_COUNT, [(kind, name, value) for (kind, name), value in self._counters.items()])
+
+    def _next(self, kind: str, name: str) -> int:
+        value = self._counters.get((kind, name))
+        if value is None:
+            row = self._connection.execute(_COUNTER, (kind, name)).fetchone()
+            value = 0 if row is None else int(row[0])
+        self._counters[kind, name] = value + 1
+        return value + 1
+
+
 class EvidenceLog:
     """Appends to one log. Not thread-safe: it belongs to the writer."""
 
@@ -60,7 +114,6 @@ class EvidenceLog:
         self.frontier = Frontier()
         self._clock_now = clock_now
         self._boot = boot_token()
-        self._same: dict[EvidenceId, EvidenceId] = {}
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Take the frontier from the database.
@@ -83,43 +136,42 @@ class EvidenceLog:
 
     def begin_unit(self) -> Frontier:
         """Start a unit; the result goes to :meth:`restore` if it fails."""
-        self._same.clear()
         return self.frontier
 
     def restore(self, frontier: Frontier) -> None:
         """Forget what was appended since."""
         self.frontier = frontier
 
-    def append(self, connection: sqlite3.Connection, site: str, draft: EvidenceDraft) -> EvidenceId:
-        """Append an entry; a draft whose ``dedup`` key is known gives the earlier entry's id.
+    def append(self, connection: sqlite3.Connection, site: str, drafts: Sequence[EvidenceDraft]) -> list[EvidenceId]:
+        """Append entries in order; a draft whose ``dedup`` key is known gives the earlier entry's id.
 
         Raises:
-            StoreError: the entry is too large.
+            StoreError: an entry is too large.
         """
-        dedup = hashlib.sha256(f"{site}\x1f{draft.type}\x1f{draft.dedup or draft.id}".encode()).digest()
-        if draft.dedup:
-            known = connection.execute("SELECT id FROM entry WHERE dedup = ?", (dedup,)).fetchone()
+        unit = _Unit(connection, site)
+        moment = Moment(self._clock_now(), self._boot, time.monotonic_ns())
+        same: dict[EvidenceId, EvidenceId] = {}
+        ids = []
+        for draft in drafts:
+            dedup = hashlib.sha256(f"{site}\x1f{draft.type}\x1f{draft.dedup or draft.id}".encode()).digest()
+            known = unit.find(dedup) if draft.dedup else None
             if known is not None:
-                self._same[draft.id] = EvidenceId(known[0])
-                return EvidenceId(known[0])
-        # Later entries of the unit may cite a draft that turned out to be in the log already.
-        cause = tuple(dict.fromkeys(self._same.get(c, c) for c in draft.cause))
-        party = draft.subject.get("peer")
-        pseq = self._count(connection, PARTY, party) if party else None
-        place = Place(site, self._count(connection, SITE, site), pseq)
-        data = encode_entry(draft, cause, place, Moment(self._clock_now(), self._boot, time.monotonic_ns()))
-        leaf = leaf_hash(data)
-        index = self.frontier.size
-        at = microseconds(draft.at)
-        connection.execute(_ENTRY, (index, draft.id, dedup, at, site, draft.type, data, leaf))
-        connection.executemany(
-            "INSERT INTO entry_subject(idx, kind, value) VALUES (?, ?, ?)",
-            [(index, kind, value) for kind, value in draft.subject.items()],
-        )
-        connection.executemany("INSERT INTO entry_cause(idx, cause) VALUES (?, ?)", [(index, c) for c in cause])
-        self.frontier = self.frontier.append(leaf)
-        self._store_nodes(connection)
-        return draft.id
+                same[draft.id] = known
+                ids.append(known)
+                continue
+            # Later entries of the unit may cite a draft that turned out to be in the log already.
+            cause = tuple(dict.fromkeys(same.get(c, c) for c in draft.cause))
+            data = encode_entry(draft, cause, unit.place(draft), moment)
+            leaf = leaf_hash(data)
+            unit.add(self.frontier.size, draft, dedup, cause, data, leaf)
+            self.frontier = self.frontier.append(leaf)
+            if self.frontier.size % TILE_WIDTH == 0:
+                unit.flush()
+                self._store_nodes(connection)
+            ids.append(draft.id)
+        unit.flush()
+        unit.store_counters()
+        return ids
 
     def store_head(self, connection: sqlite3.Connection) -> None:
         """Write the frontier; once per transaction."""
@@ -168,10 +220,6 @@ class EvidenceLog:
             return root_at(size, stored_nodes(connection))
         except LookupError:
             return None
-
-    def _count(self, connection: sqlite3.Connection, kind: str, name: str) -> int:
-        (value,) = connection.execute(_COUNT, (kind, name)).fetchone()
-        return int(value)
 
     def _store_nodes(self, connection: sqlite3.Connection) -> None:
         """Store the hash of every subtree of 256, 65,536, ... leaves that has just become complete."""

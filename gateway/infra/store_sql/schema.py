@@ -198,8 +198,9 @@ series = Table(
 sample = Table(
     "sample",
     telemetry,
-    Column("series_id", Integer, primary_key=True, nullable=False),
+    # Time first: what comes now is written to the same few pages, whatever number of series it is of.
     Column("ts_ms", Integer, primary_key=True, nullable=False),
+    Column("series_id", Integer, primary_key=True, nullable=False),
     Column("value", Integer, nullable=False),
     Column("quality", Text, nullable=False),
     Column("received_ms", Integer, nullable=False),

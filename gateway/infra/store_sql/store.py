@@ -23,7 +23,7 @@ from gateway.infra.store_sql.log import EvidenceLog
 from gateway.infra.store_sql.main_file import Act, MainFile
 from gateway.infra.store_sql.migrate import upgrade
 from gateway.infra.store_sql.queue import GroupThread
-from gateway.infra.store_sql.samples import LINGER_S, Batch, SampleFile, telemetry_path
+from gateway.infra.store_sql.samples import Batch, SampleFile, telemetry_path
 from gateway.infra.store_sql.unit import apply_unit, take_over
 from gateway.ports.store import CommitUnit, InboxHit, Loaded, LogHead
 
@@ -54,7 +54,7 @@ class SqliteStore:
         self._reading = threading.Lock()
         self._closed = False
         self._units: GroupThread[Act, Any] = GroupThread("gridgate-store", main, LAZY_S)
-        self._samples: GroupThread[Batch, None] = GroupThread("gridgate-telemetry", samples, LINGER_S)
+        self._samples: GroupThread[Batch, None] = GroupThread("gridgate-telemetry", samples, 0)
 
     def open_site(self, site: SiteId) -> Loaded:
         """Load a site and take it over with a new epoch (blocking; at start only).
@@ -70,8 +70,8 @@ class SqliteStore:
         return self._units.submit(lambda connection, log: apply_unit(connection, log, unit), lazy=unit.lazy)
 
     def record_samples(self, site: SiteId, samples: Sequence[Measurement]) -> Future[None]:
-        """Queue telemetry rows; resolves after their commit, at most 50 ms later."""
-        return self._samples.submit((site, tuple(samples)), lazy=True)
+        """Queue telemetry rows; resolves after their commit. The caller gathers: each call is written at once."""
+        return self._samples.submit((site, samples))
 
     def inbox(self, peer: PeerId, endpoint: str, message_id: str) -> InboxHit | None:
         """A committed message under this key.
@@ -203,6 +203,7 @@ def _first_entry(now: datetime, head: LogHead, vkey: str, *, is_new: bool) -> Ac
                 "INSERT INTO head(one, size, frontier, root, log_epoch, vkey) VALUES (1, 0, x'', x'', ?, ?)",
                 (LOG_EPOCH, vkey),
             )
-        return log.append(connection, LOG_SITE, draft)
+        (entry,) = log.append(connection, LOG_SITE, [draft])
+        return entry
 
     return act

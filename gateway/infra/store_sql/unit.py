@@ -59,7 +59,7 @@ def apply_unit(connection: sqlite3.Connection, log: EvidenceLog, unit: CommitUni
         if sha256_hex(record.data) != record.sha256:
             raise LocalError(f"a record of {len(record.data)} bytes does not have the digest {record.sha256}")
         connection.execute(_RAW, (record.sha256, record.media, len(record.data), record.data))
-    evidence = tuple(log.append(connection, unit.site, draft) for draft in unit.evidence)
+    evidence = tuple(log.append(connection, unit.site, unit.evidence)) if unit.evidence else ()
     for item in unit.outbox:
         _owe(connection, unit, item)
     for update in unit.outbox_updates:
@@ -124,16 +124,16 @@ def _receive(connection: sqlite3.Connection, inbound: Inbound) -> None:
 
 
 def _put_rows(connection: sqlite3.Connection, unit: CommitUnit) -> None:
-    for row in unit.rows:
-        if row.value is None:
-            connection.execute(_DROP_STATE, (unit.site, row.section, row.key))
-        else:
-            connection.execute(_PUT_STATE, (unit.site, row.section, row.key, row.value, unit.seq))
+    site = unit.site
+    gone = [(site, row.section, row.key) for row in unit.rows if row.value is None]
+    kept = [(site, row.section, row.key, row.value, unit.seq) for row in unit.rows if row.value is not None]
+    connection.executemany(_DROP_STATE, gone)
+    connection.executemany(_PUT_STATE, kept)
     for fact in unit.adapter_rows:
         if fact.value is None:
-            connection.execute(_DROP_ADAPTER, (unit.site, fact.adapter, fact.key))
+            connection.execute(_DROP_ADAPTER, (site, fact.adapter, fact.key))
         else:
-            connection.execute(_PUT_ADAPTER, (unit.site, fact.adapter, fact.key, fact.value))
+            connection.execute(_PUT_ADAPTER, (site, fact.adapter, fact.key, fact.value))
 
 
 def _owe(connection: sqlite3.Connection, unit: CommitUnit, item: OutboxItem) -> None:

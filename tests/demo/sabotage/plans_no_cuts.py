@@ -1,8 +1,9 @@
 """The gateway with an actuator that sends the first value of every schedule alone, without end."""
 
 import sys
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from adapters.ocpp.transport import OcppRunning
 from gateway.cli import main

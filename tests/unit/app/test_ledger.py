@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from gateway.app.ledger import worst_case_w
-from gateway.app.state import Settings
+from gateway.app.site import Controller
+from gateway.app.state import Settings, SiteFacts
 from gateway.domain import events as ev
 from gateway.domain.effects import Layer
 from gateway.domain.evidence import GATEWAY
 from gateway.domain.ids import NodeId, StationId
+from gateway.domain.topology import Tree
 from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, message, power
 
 E1 = "main/garage/evse-1"
@@ -128,6 +131,20 @@ def test_an_unanswered_command_is_tried_again() -> None:
     assert len(driver.commands) > count
 
 
+def test_a_late_answer_to_an_earlier_command_does_not_forget_the_decrease_that_was_lost_after_it() -> None:
+    driver = a_busy_site(limit_w=40_000)
+    driver.run_to(0.9)
+    driver.obey = False
+    first = next(c for c in driver.step(forecast((0, 600, 30_000), ident="less"), now=at(1)) if c.evse == E1)
+    driver.step(forecast((0, 600, 8_000), ident="nothing but the house"), now=at(1.1))
+    driver.run_to(1.1 + (driver.settings.confirm_s + 1) / 60)
+    driver.answer(first)
+    count = len(driver.commands)
+    driver.run_to(1.1 + (driver.settings.confirm_s + driver.settings.retry_s + 1) / 60)
+    again = [c for c in driver.commands[count:] if c.evse == E1 and c.layer is Layer.SESSION]
+    assert [c.schedule.at(driver.now) for c in again] == [0]
+
+
 def test_a_session_that_ends_before_its_command_is_answered_leaves_nothing_due_for_ever() -> None:
     driver = a_busy_site(limit_w=20_000, evses=1)
     driver.obey = False
@@ -166,6 +183,21 @@ def test_a_restart_counts_everything_that_was_on_its_way() -> None:
     driver.step(ev.GatewayStarted(2, "boot2", False, "cfg"))
     assert worst(driver) >= raised.schedule.at(driver.now)
     assert not driver.state.stations["CP-1"].connected
+
+
+def test_another_station_at_an_evse_is_not_proven_by_what_the_one_before_it_held() -> None:
+    driver = a_busy_site(limit_w=40_000)
+    driver.run_to(0.9)
+    before = worst(driver), worst(driver, 2)
+    assert max(before) < 22_080
+    nodes = dict(driver.tree.nodes)
+    nodes[NodeId(E1)] = replace(nodes[NodeId(E1)], evse=replace(nodes[NodeId(E1)].evse, station=StationId("CP-9")))
+    driver.tree = Tree(driver.tree.site, nodes, "t2")
+    driver.controller = Controller(SiteFacts(driver.tree, {}, {}, driver.settings))
+    driver.step(ev.GatewayStarted(2, "boot2", False, "cfg2"), now=at(1))
+    assert worst(driver) == 22_080
+    assert E1 not in driver.state.sessions and "evse.reassigned" in driver.types()
+    assert worst(driver, 2) == before[1], "the other one is what it was"
 
 
 def test_shares_fall_where_a_known_block_could_not_hold_them_all() -> None:

@@ -102,3 +102,10 @@ def test_power_is_told_beside_the_registers() -> None:
     assert [(v["value"], v["measured_at"]) for v in values if v["quantity"] == "power_w"] == [
         (7_500, "2026-03-01T17:01:00Z")
     ]
+
+
+def test_the_first_report_comes_with_the_first_value_however_long_none_was_known() -> None:
+    driver = a_site()
+    driver.step(ev.DeadlineReached(), now=at(10))
+    assert by_scope(read(driver, 10.1))["TOTAL"] == 900_000
+    assert not read(driver, 10.2), "the next one is a period later"

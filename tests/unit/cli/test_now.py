@@ -123,6 +123,11 @@ def test_explain_names_the_message_behind_a_binding_envelope() -> None:
         "target_w": 5_309,
         "installed_w": 5_309,
         "worst_case_w": 5_309,
+        "proven": False,
+        "class": "fresh envelope",
+        "code": "ENVELOPE",
+        "why": "dso limits main (ACTIVE since 2026-03-01T17:00:00Z)",
+        "until": "2026-03-01T18:00:00Z",
         "binding": "ENVELOPE main:envelope:env_1",
         "binding_node": "main",
         "decision": "dec_1",
@@ -133,12 +138,14 @@ def test_explain_names_the_message_behind_a_binding_envelope() -> None:
             "envelope": "env_1",
             "source": "dso",
             "state": "ACTIVE",
-            "until": "2026-03-01T18:00:00Z",
             "values": [{"dimension": "sum_w", "value": 30_000, "revision": "evd_1", "request_id": "req-7"}],
         },
     }
     text = "\n".join(lines(document, "gateway"))
-    assert "envelope env_1 from dso: ACTIVE until 2026-03-01T18:00:00Z" in text
+    assert "envelope env_1 from dso: ACTIVE" in text
+    assert "bound by       fresh envelope (ENVELOPE)" in text
+    assert "until          2026-03-01T18:00:00Z" in text
+    assert "UNPROVEN" in text
     assert "request req-7" in text
 
 

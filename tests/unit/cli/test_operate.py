@@ -10,11 +10,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from gateway.config import load
 from gateway.domain import events as ev
 from gateway.domain.evidence import MessageRef
 from gateway.domain.ids import PeerId, SourceId
+from gateway.kit.tls import client_context
+from gateway.ports.adapter import ClientIdentity
 from gateway.runtime import Gateway
 from gateway.testing.clock import ManualClock
 from tests.unit.cli.evening import Said, at, gridgate
@@ -127,6 +132,85 @@ def test_stations_are_listed_from_the_store_when_nobody_runs(evening: Path) -> N
     said = gridgate("station", "list", evening, "--offline", "--json")
     assert said.document["from"] == "store"
     assert [s["connected"] for s in said.document["stations"]] == [False, False]
+    assert (said.document["approved"], said.document["unknown"]) == ([], [])
+
+
+async def knocks(gateway: Gateway, file: Path, name: str, certificate: str) -> int:
+    """Open a station's connection and close it; the HTTP status that it gets."""
+    folder = file.parent / "pki" / "ocpp"
+    pem = folder / "stations" / f"{certificate}.pem"
+    identity = ClientIdentity(pem, pem.with_suffix(".key"), folder / "server-ca.pem")
+    url = f"wss://127.0.0.1:{gateway.ports['ocpp']}/ocpp/{name}"
+    try:
+        async with connect(url, ssl=client_context(identity), subprotocols=[Subprotocol("ocpp1.6")]):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+@pytest.mark.anyio
+async def test_a_station_that_knocked_is_listed_approved_and_revoked(own: Path) -> None:
+    async with running(own) as (gateway, url):
+        where = (own, "--url", url, "--json")
+        assert await knocks(gateway, own, "NEW-7", "CP-2") == 404
+        [seen] = (await asked("station", "list", *where)).document["unknown"]
+        assert (seen["station"], seen["serial"], seen["listener"], seen["times"]) == ("NEW-7", "SN-CP-2", "ocpp", 1)
+        before = gateway.runner.state.grants.get("main/garage/evse-1")
+        words = ("station", "approve", "NEW-7", *where, "--evse", "main/garage/evse-1", "--reason", WHY)
+        said = await asked(*words)
+        assert said.code == 0, said.out
+        explained = (await asked("explain", "main/garage/evse-1", *where)).document
+        assert (explained["proven"], explained["worst_case_w"]) == (False, 22_080)
+        assert before is None or before.share.confirmed is None
+        assert await knocks(gateway, own, "NEW-7", "CP-2") == 101
+        assert await knocks(gateway, own, "CP-1", "CP-1") == 404
+    stored = gridgate("station", "list", own, "--offline", "--json").document
+    assert [s["held_by"] for s in stored["stations"]] == ["NEW-7", ""]
+    [approved] = stored["approved"]
+    assert (approved["place"], approved["operator"], approved["reason"]) == (
+        "CP-1",
+        "urn:gridgate:operator:operator",
+        WHY,
+    )
+    assert [u["serial"] for u in stored["unknown"]] == ["SN-CP-1"]
+    text = gridgate("station", "list", own, "--offline").out
+    assert "its place is held by NEW-7" in text
+    assert "unknown" in text
+    async with running(own) as (gateway, url):
+        assert await knocks(gateway, own, "NEW-7", "CP-2") == 101
+        said = await asked("station", "revoke", "NEW-7", own, "--reason", WHY, "--url", url, "--json")
+        assert said.code == 0, said.out
+        assert await knocks(gateway, own, "NEW-7", "CP-2") == 404
+        assert await knocks(gateway, own, "CP-1", "CP-1") == 101
+        again = await asked("station", "revoke", "NEW-7", own, "--reason", WHY, "--url", url, "--json")
+    assert (again.code, again.document["error"]["code"]) == (1, "domain.action-refused")
+    acts = gridgate("evidence", "list", own, "--type", "operator.acted", "--json").document["entries"]
+    assert [(a["body"]["action"], a["subject"]["station"], a["body"]["place"]) for a in acts] == [
+        ("station.revoke", "NEW-7", "CP-1"),
+        ("station.approve", "NEW-7", "CP-1"),
+    ]
+    assert acts[1]["body"]["credential"] == approved["credential"]
+    assert gridgate("evidence", "verify", own).code == 0
+
+
+@pytest.mark.anyio
+async def test_where_two_of_one_name_knocked_the_operator_says_which(own: Path) -> None:
+    async with running(own) as (gateway, url):
+        where = (own, "--url", url, "--json", "--evse", "main/garage/evse-1", "--reason", WHY)
+        for certificate in ("CP-1", "CP-2"):
+            await knocks(gateway, own, "NEW-7", certificate)
+        unclear = await asked("station", "approve", "NEW-7", *where)
+        nobody = await asked("station", "approve", "NEW-8", *where)
+        seen = (await asked("station", "list", own, "--url", url, "--json")).document["unknown"]
+        wanted = next(s["credential"] for s in seen if s["serial"] == "SN-CP-2")
+        other = await asked("station", "approve", "NEW-7", *where, "--credential", "zz")
+        said = await asked("station", "approve", "NEW-7", *where, "--credential", wanted[:8].upper())
+        listed = (await asked("station", "list", own, "--url", url, "--json")).document
+    assert (unclear.code, unclear.document["error"]["code"]) == (2, "cli.usage")
+    assert (nobody.code, nobody.document["error"]["code"]) == (1, "cli.not-found")
+    assert (other.code, other.document["error"]["code"]) == (1, "cli.not-found")
+    assert said.code == 0, said.out
+    assert [a["serial"] for a in listed["approved"]] == ["SN-CP-2"]
 
 
 def test_entries_are_found_by_node_type_verdict_and_time(evening: Path) -> None:

@@ -27,8 +27,11 @@ from tests.unit.config.site_file import SiteFile, problems_of
         (b"a: b\nc: \xff\n", "config.encoding", 2),
         ("a: b\nc: \x07\n", "config.yaml", 2),
         ("a: b\nc: *nowhere\n", "config.yaml", 2),
-        ("[" * 10_000, "config.too-deep", 0),
-        ("- " * 10_000, "config.too-deep", 0),
+        ("[" * 100_000, "config.too-deep", 1),
+        ("- " * 100_000, "config.too-deep", 1),
+        ("{a: " * 100_000, "config.too-deep", 1),
+        ("? " * 100_000, "config.too-deep", 1),
+        ("[\n" * 100_000, "config.too-deep", 33),
         ("#" * (MAX_FILE_BYTES + 1), "config.file-size", 0),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +15,10 @@ from gateway.domain import events as ev
 from gateway.domain.effects import Changes, RowChange
 from gateway.domain.errors import LocalError, StoreError
 from gateway.domain.evidence import EvidenceDraft, MessageRef
-from gateway.domain.ids import EvidenceId, PeerId, SiteId
+from gateway.domain.ids import EvidenceId, NodeId, PeerId, SiteId
+from gateway.domain.measurement import Measurement, Quantity
 from gateway.domain.timeline import FOREVER
-from gateway.infra.runner import Runner
+from gateway.infra.runner import MAX_GATHERED, Runner
 from gateway.ports.gate import Inbound, Receipt, Verdict
 from gateway.testing.clock import ManualClock
 from gateway.testing.fakes import FakeStore
@@ -143,4 +145,77 @@ async def test_a_message_that_comes_twice_at_once_is_stored_once() -> None:
     receipts = await send(runner, "a", "a")
     assert sorted(r.verdict.value for r in receipts if isinstance(r, Receipt)) == ["duplicate", "stored"]
     assert sum(stepper.steps) == 1
+    await runner.stop("test")
+
+
+# --- samples --------------------------------------------------------------------------------
+
+
+def a_sample(value: int) -> Measurement:
+    return Measurement(NodeId("main"), Quantity.P, value, NOON, NOON)
+
+
+class Telemetry(FakeStore):
+    """Counts what is handed over, and keeps it until it is told how that ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[list[int], Future[None]]] = []
+
+    def record_samples(self, site: SiteId, samples: Sequence[Measurement]) -> Future[None]:
+        future: Future[None] = Future()
+        self.calls.append(([sample.value for sample in samples], future))
+        return future
+
+    async def called(self) -> Future[None]:
+        async with asyncio.timeout(5):
+            while not self.calls:
+                await asyncio.sleep(0)
+        return self.calls[-1][1]
+
+
+async def test_samples_that_come_together_are_handed_over_together_and_all_wait_for_the_commit() -> None:
+    store = Telemetry()
+    runner, _ = await a_runner(store)
+    waiting = [asyncio.ensure_future(runner.measure([a_sample(n)])) for n in range(3)]
+    commit = await store.called()
+    assert [values for values, _ in store.calls] == [[0, 1, 2]]
+    assert not any(call.done() for call in waiting)
+    commit.set_result(None)
+    assert await asyncio.gather(*waiting) == [None] * 3
+    await runner.stop("test")
+
+
+async def test_many_samples_wait_no_longer() -> None:
+    store = Telemetry()
+    runner, _ = await a_runner(store)
+    waiting = [asyncio.ensure_future(runner.measure([a_sample(n)])) for n in range(MAX_GATHERED + 1)]
+    assert [values for values, _ in store.calls] == [list(range(MAX_GATHERED))]
+    store.calls[0][1].set_result(None)
+    await asyncio.gather(*waiting[:MAX_GATHERED])
+    assert not waiting[-1].done()
+    await runner.stop("test")
+
+
+async def test_a_telemetry_commit_that_fails_acknowledges_nobody_and_the_next_one_is_its_own() -> None:
+    store = Telemetry()
+    runner, _ = await a_runner(store)
+    waiting = [asyncio.ensure_future(runner.measure([a_sample(n)])) for n in range(2)]
+    (await store.called()).set_exception(StoreError("full"))
+    assert [type(r) for r in await asyncio.gather(*waiting, return_exceptions=True)] == [StoreError] * 2
+    store.calls.clear()
+    again = asyncio.ensure_future(runner.measure([a_sample(7)]))
+    (await store.called()).set_result(None)
+    await again
+    await runner.stop("test")
+
+
+async def test_a_caller_that_gives_up_takes_no_other_along() -> None:
+    store = Telemetry()
+    runner, _ = await a_runner(store)
+    gone, stays = (asyncio.ensure_future(runner.measure([a_sample(n)])) for n in range(2))
+    gone.cancel()
+    (await store.called()).set_result(None)
+    await stays
+    assert gone.cancelled()
     await runner.stop("test")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from gateway.domain.measurement import Measurement, Quality, Quantity
 from gateway.infra.evidence_read import EvidenceReader
 from gateway.infra.evidence_verify import verify_log
 from gateway.infra.store_sql import SqliteStore
+from gateway.infra.store_sql.connection import connect_telemetry
 from gateway.infra.store_sql.main_file import KEEP
+from gateway.infra.store_sql.samples import SampleFile
 from gateway.ports.gate import AdapterRow, Inbound
 from gateway.ports.store import CommitUnit, EncodedRow, InboxHit, Journal, OutboxUpdate
 from tests.support.store import DEPOT, NOON, WAIT_S, Now, a_draft, a_store, a_unit
@@ -253,6 +256,11 @@ class Flaky(sqlite3.Connection):
             raise sqlite3.OperationalError("disk I/O error")
         return super().execute(sql, *values)
 
+    def executemany(self, sql: str, rows: Iterable[object]) -> sqlite3.Cursor:  # type: ignore[override]  # as above
+        if Flaky.fail_on is not None and sql.startswith(Flaky.fail_on):
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().executemany(sql, rows)  # type: ignore[arg-type]  # as above
+
 
 def flaky(path: Path) -> sqlite3.Connection:
     from gateway.infra.store_sql.connection import prepare_writer
@@ -368,6 +376,25 @@ def test_the_first_value_for_an_instant_stays(store: SqliteStore, tmp_path: Path
 def test_a_sample_that_no_integer_column_holds_fails_its_batch_and_not_the_next(store: SqliteStore) -> None:
     assert isinstance(store.record_samples(DEPOT, [a_sample(2**70, 1)]).exception(WAIT_S), StoreError)
     store.record_samples(DEPOT, [a_sample(1, 2)]).result(WAIT_S)
+
+
+def test_samples_of_the_first_schema_are_kept(store: SqliteStore, tmp_path: Path) -> None:
+    store.record_samples(DEPOT, [a_sample(300, 3), a_sample(100, 1)]).result(WAIT_S)
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "gridgate-telemetry.db")) as database:
+        database.executescript(
+            "CREATE TABLE old(series_id INTEGER NOT NULL, ts_ms INTEGER NOT NULL, value INTEGER NOT NULL,"
+            " quality TEXT NOT NULL, received_ms INTEGER NOT NULL,"
+            " PRIMARY KEY (series_id, ts_ms)) STRICT, WITHOUT ROWID;"
+            "INSERT INTO old SELECT series_id, ts_ms, value, quality, received_ms FROM sample;"
+            "DROP TABLE sample; ALTER TABLE old RENAME TO sample; PRAGMA user_version = 1"
+        )
+    SampleFile(tmp_path / "gridgate-telemetry.db", connect_telemetry).finish()
+    with closing(sqlite3.connect(tmp_path / "gridgate-telemetry.db")) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        key = [row[1] for row in database.execute("PRAGMA table_info(sample)") if row[5]]
+        assert key == ["ts_ms", "series_id"]
+        assert [row[0] for row in database.execute("SELECT value FROM sample ORDER BY ts_ms")] == [100, 300]
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -111,10 +111,18 @@ def test_a_key_of_another_certificate_is_refused(own: ListenerSettings, dev_pki:
     assert refusal_of(lambda: server_context(own)) == ("tls.key-mismatch", str(own.key))
 
 
-def test_a_key_that_others_may_read_is_refused(own: ListenerSettings) -> None:
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o660, 0o620, 0o610, 0o602, 0o601])
+def test_a_key_that_its_group_or_others_may_use_is_refused(own: ListenerSettings, mode: int) -> None:
     assert own.key is not None
-    own.key.chmod(0o604)
+    own.key.chmod(mode)
     assert refusal_of(lambda: server_context(own)) == ("tls.key-mode", str(own.key))
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_a_key_that_is_its_owners_alone_is_used(own: ListenerSettings, mode: int) -> None:
+    assert own.key is not None
+    own.key.chmod(mode)
+    assert server_context(own).verify_mode is ssl.CERT_REQUIRED
 
 
 def test_an_error_never_quotes_a_key(own: ListenerSettings) -> None:

@@ -9,13 +9,15 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.domain.errors import LocalError, StoreError, UnknownNode
+from gateway.domain.errors import ActionRefused, LocalError, StoreError, UnknownNode
+from gateway.domain.events import OperatorActed, OperatorAction
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, SiteId
 from gateway.domain.measurement import Measurement, Quality, Quantity
 from gateway.domain.timeline import rfc3339
 from gateway.kit.asgi import MAX_BODY_BYTES
 from gateway.kit.peer import EXTENSION, PeerInfo
+from gateway.ports.gate import Inbound, Receipt, Verdict
 from gateway.web.admin import ACTION, admin_app, build, require_actions
 from gateway.web.rights import Action
 
@@ -33,6 +35,7 @@ class FakeView:
 
     def __init__(self) -> None:
         self.stored: list[Measurement] = []
+        self.acts: list[tuple[OperatorActed, NodeId | None]] = []
         self.is_ready = True
         self.broken = False
 
@@ -65,6 +68,19 @@ class FakeView:
 
     def envelopes(self) -> list[Json]:
         return [{"envelope": "env_1"}]
+
+    def stations(self) -> dict[str, Json]:
+        return {"stations": [], "approved": [], "unknown": [{"station": "NEW-7"}]}
+
+    async def approve_station(self, event: OperatorActed, inbound: Inbound, evse: NodeId, credential: str) -> Receipt:
+        if credential != "ab12":
+            raise ActionRefused("nobody knocked with that")
+        self.acts.append((event, evse))
+        return Receipt(Verdict.STORED)
+
+    async def revoke_station(self, event: OperatorActed, inbound: Inbound) -> Receipt:
+        self.acts.append((event, None))
+        return Receipt(Verdict.STORED)
 
     def explain(self, evse: NodeId) -> dict[str, Json]:
         if evse != "main/garage/evse-1":
@@ -192,6 +208,7 @@ async def test_posts_that_cannot_be_read_are_refused(
         (URL, "sequence"),
         (f"{URL}/tree", "nodes"),
         (f"{URL}/envelopes", "envelopes"),
+        (f"{URL}/stations", "unknown"),
         (f"{URL}/evses/main/garage/evse-1/explain", "binding"),
         ("/openapi.json", "paths"),
     ],
@@ -246,7 +263,7 @@ async def test_a_bug_of_ours_is_500_without_its_text(view: FakeView, monkeypatch
 
 def test_every_route_declares_an_action(view: FakeView) -> None:
     routes = build(view).routes
-    assert len(routes) == 14
+    assert len(routes) == 17
     for route in routes:
         assert isinstance(route, APIRoute)
         assert Action((route.openapi_extra or {})[ACTION])
@@ -258,3 +275,46 @@ def test_a_new_route_without_an_action_is_refused(view: FakeView) -> None:
     app.get("/v1/everything")(lambda: {})
     with pytest.raises(LocalError, match="/v1/everything"):
         require_actions(app.routes)
+
+
+APPROVAL = {"reason": "replaced", "evse": "main/garage/evse-1", "credential": "ab12"}
+
+
+async def test_an_operator_approves_and_revokes_a_station(view: FakeView) -> None:
+    operator = Client(view, OPERATOR)
+    for verb, body in (("approve", APPROVAL), ("revoke", {"reason": "gone"})):
+        path = f"{URL}/stations/NEW%207/{verb}"
+        answer = await operator.post(None, path=path, content=json.dumps(body).encode())
+        assert answer.status_code == 200
+        assert (answer.json()["action"], answer.json()["subject"]) == (f"station.{verb}", "NEW 7")
+    (approved, evse), (revoked, _) = view.acts
+    assert (approved.action, evse, approved.reason) == (OperatorAction.APPROVE, "main/garage/evse-1", "replaced")
+    assert approved.message.actor.principal == OPERATOR
+    assert revoked.action is OperatorAction.REVOKE
+
+
+@pytest.mark.parametrize("uris", [(METER,), (STRANGER,), (), (OPERATOR, METER)])
+async def test_nobody_else_approves(view: FakeView, uris: tuple[str, ...]) -> None:
+    content = json.dumps(APPROVAL).encode()
+    answer = await Client(view, *uris).post(None, path=f"{URL}/stations/NEW-7/approve", content=content)
+    assert answer.status_code == 403
+    assert view.acts == []
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"evse": 7}, 400, "admin.approve"),
+        ({"credential": None}, 400, "admin.approve"),
+        ({"reason": " "}, 400, "admin.reason"),
+        ({"colour": "red"}, 400, "admin.reason"),
+        ({"credential": "cd"}, 409, "domain.action-refused"),
+    ],
+)
+async def test_an_approval_that_means_nothing_is_refused(
+    view: FakeView, change: dict[str, Any], status: int, code: str
+) -> None:
+    content = json.dumps(APPROVAL | change).encode()
+    answer = await Client(view, OPERATOR).post(None, path=f"{URL}/stations/NEW-7/approve", content=content)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert view.acts == []

@@ -25,6 +25,11 @@ def test_health_is_for_everybody_with_a_certificate() -> None:
     assert allowed == [True, True, True, True, False]
 
 
+def test_only_an_operator_operates() -> None:
+    allowed = [decide(p, Action.OPERATE) for p in (OPERATOR, METER, LOOSE_METER, PEER, None)]
+    assert allowed == [True, False, False, False, False]
+
+
 @pytest.mark.parametrize(("resource", "allowed"), [(MAIN, True), (HOUSE, False), (None, True)])
 def test_a_meter_writes_its_own_node_only(resource: NodeId | None, allowed: bool) -> None:
     assert decide(METER, Action.WRITE_MEASUREMENTS, resource) is allowed

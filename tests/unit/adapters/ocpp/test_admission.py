@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.ocpp.admission import Bucket, Failures, by_id, judge, station_of
+from adapters.ocpp.admission import Bucket, Failures, by_id, judge, proof_of, station_of
 from gateway.domain.ids import StationId
 from gateway.kit.peer import PeerInfo
 from gateway.ports.adapter import Trust
@@ -62,7 +62,7 @@ def test_no_path_makes_it_raise(path: str):
 
 def test_profile_three_needs_the_certificate_of_that_serial():
     station = a_station(profile=3)
-    assert judge(station, Trust.MTLS, with_certificate("SN-CP-1"), None) is None
+    assert judge(station, Trust.MTLS, with_certificate("SN-CP-1"), None, "CP-1") is None
     for trust, peer in (
         (Trust.MTLS, with_certificate("SN-CP-2")),
         (Trust.MTLS, with_certificate("")),
@@ -70,7 +70,7 @@ def test_profile_three_needs_the_certificate_of_that_serial():
         (Trust.INSECURE, NOBODY),
         (Trust.SERVER_TLS, NOBODY),
     ):
-        refusal = judge(station, trust, peer, basic("CP-1", SECRET.encode()))
+        refusal = judge(station, trust, peer, basic("CP-1", SECRET.encode()), "CP-1")
         assert refusal is not None
         assert refusal.status is HTTPStatus.FORBIDDEN
 
@@ -90,28 +90,30 @@ def test_profile_three_needs_the_certificate_of_that_serial():
     ],
 )
 def test_a_wrong_password_is_401(header: str | None):
-    refusal = judge(a_station(profile=2, password_sha256=DIGEST), Trust.SERVER_TLS, NOBODY, header)
+    refusal = judge(a_station(profile=2, password_sha256=DIGEST), Trust.SERVER_TLS, NOBODY, header, "CP-1")
     assert refusal is not None
     assert refusal.status is HTTPStatus.UNAUTHORIZED
 
 
 def test_the_right_password_is_taken_as_text_or_as_the_bytes_of_its_hex_digits():
     station = a_station(profile=1, password_sha256=DIGEST)
-    assert judge(station, Trust.INSECURE, NOBODY, basic("CP-1", SECRET.encode())) is None
+    assert judge(station, Trust.INSECURE, NOBODY, basic("CP-1", SECRET.encode()), "CP-1") is None
     for text in (HEX.lower(), HEX.upper()):
         as_hex = a_station(profile=1, password_sha256=hashlib.sha256(text.encode()).hexdigest())
-        assert judge(as_hex, Trust.INSECURE, NOBODY, basic("CP-1", bytes.fromhex(HEX))) is None
+        assert judge(as_hex, Trust.INSECURE, NOBODY, basic("CP-1", bytes.fromhex(HEX)), "CP-1") is None
 
 
 def test_a_station_without_a_password_never_passes_with_one():
-    assert judge(a_station(profile=2), Trust.SERVER_TLS, NOBODY, basic("CP-1", b"")) is not None
+    assert judge(a_station(profile=2), Trust.SERVER_TLS, NOBODY, basic("CP-1", b""), "CP-1") is not None
 
 
 @pytest.mark.parametrize(
     ("profile", "trust"), [(0, Trust.MTLS), (0, Trust.SERVER_TLS), (2, Trust.INSECURE), (7, Trust.MTLS)]
 )
 def test_a_profile_on_the_wrong_listener_is_refused(profile: int, trust: Trust):
-    refusal = judge(a_station(profile=profile, password_sha256=DIGEST), trust, NOBODY, basic("CP-1", SECRET.encode()))
+    refusal = judge(
+        a_station(profile=profile, password_sha256=DIGEST), trust, NOBODY, basic("CP-1", SECRET.encode()), "CP-1"
+    )
     assert refusal is not None
 
 
@@ -136,3 +138,25 @@ def test_five_wrong_passwords_close_the_door_for_a_minute():
     assert failures.blocked(key, 69)
     assert not failures.blocked(key, 70)
     assert not failures.blocked(("CP-1", "127.0.0.2"), 10)
+
+
+def test_a_certificate_or_a_long_password_over_tls_is_a_proof_and_nothing_else_is():
+    name = StationId("NEW-7")
+    proof = proof_of(name, Trust.MTLS, with_certificate("SN-7"), None)
+    assert proof is not None
+    assert (proof.profile, proof.serial, proof.credential, proof.password_sha256) == (3, "SN-7", "ab", "")
+    proof = proof_of(name, Trust.SERVER_TLS, NOBODY, basic("NEW-7", SECRET.encode()))
+    assert proof is not None
+    assert (proof.profile, proof.serial, proof.credential, proof.password_sha256) == (2, "", DIGEST[:8], DIGEST)
+    for trust, peer, header in (
+        (Trust.MTLS, NOBODY, basic("NEW-7", SECRET.encode())),
+        (Trust.MTLS, with_certificate(""), None),
+        (Trust.MTLS, with_certificate("SN\n7"), None),
+        (Trust.MTLS, with_certificate("x" * 65), None),
+        (Trust.INSECURE, NOBODY, basic("NEW-7", SECRET.encode())),
+        (Trust.SERVER_TLS, NOBODY, None),
+        (Trust.SERVER_TLS, NOBODY, "Basic !"),
+        (Trust.SERVER_TLS, NOBODY, basic("NEW-8", SECRET.encode())),
+        (Trust.SERVER_TLS, NOBODY, basic("NEW-7", b"short")),
+    ):
+        assert proof_of(name, trust, peer, header) is None

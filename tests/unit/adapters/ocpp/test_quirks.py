@@ -11,12 +11,13 @@ import pytest
 
 from adapters.ocpp.core import Memory, OpenTransaction
 from adapters.ocpp.core.metering import SILENT_AFTER_S
+from adapters.ocpp.core.proof import RECHECK_S
 from adapters.ocpp.core.quirks import Effect, Quirk, effect_of
 from adapters.ocpp.quirk_table import quirks
 from adapters.ocpp.translate.profile import Capability, set_profile
 from adapters.ocpp.wire import Version, request_decoder
 from gateway.domain.effects import Layer
-from gateway.domain.events import StationNoted
+from gateway.domain.events import CommandAnswered, Outcome, StationNoted
 from tests.support.ocpp import T0, a_binding, a_command, falling
 from tests.support.ocpp_bench import Bench
 
@@ -189,6 +190,37 @@ def test_after_a_pause_nothing_old_follows_something_newer():
     assert [action for action, _ in answer_all(bench)].count("SetChargingProfile") == 1
 
 
+def tell_state(bench: Bench, state: str, **more: object) -> None:
+    event = {"eventType": "Updated", "triggerReason": "ChargingStateChanged", "timestamp": "2031-03-01T17:00:00Z"}
+    event["seqNo"] = len(bench.jobs)
+    bench.call("TransactionEvent", event | more | {"transactionInfo": {"transactionId": "77", "chargingState": state}})
+
+
+def test_after_a_pause_a_201_station_is_told_again_too():
+    bench = a_bench(V201, vendor="go-e")
+    a_session(bench)
+    first = bench.open()[3]
+    answer_all(bench)
+    tell_state(bench, "SuspendedEVSE")
+    assert bench.open() is None
+    tell_state(bench, "Charging")
+    assert bench.open()[2:] == ["SetChargingProfile", first]
+    answer_all(bench)
+    tell_state(bench, "Charging")
+    assert bench.open() is None
+
+
+def test_what_a_201_station_tells_of_the_past_or_of_an_end_is_no_end_of_a_pause():
+    bench = a_bench(V201, vendor="go-e")
+    a_session(bench)
+    answer_all(bench)
+    tell_state(bench, "SuspendedEVSE")
+    tell_state(bench, "Charging", offline=True)
+    assert bench.open() is None
+    tell_state(bench, "Idle", eventType="Ended")
+    assert bench.open() is None
+
+
 @pytest.mark.parametrize("about", [{}, {"vendor": "EVBox"}])
 def test_other_stations_are_not_told_twice(about: dict[str, str]):
     bench = a_bench(**about)
@@ -205,6 +237,44 @@ def test_a_rejection_comes_with_a_hint_for_the_installer():
     bench.answer({"status": "Rejected"})
     (hint,) = [n for n in bench.of(StationNoted) if n.type == "station.hint"]
     assert "EM controlled by external system" in dict(hint.detail)["hint"]
+
+
+LIAR = Quirk("acme", "reports too much", vendor="ACME", effect=Effect(skip_proof=True))
+
+
+@pytest.mark.parametrize("version", Version)
+def test_a_station_whose_reports_are_wrong_is_believed_and_that_is_said(version: Version):
+    memory = Memory(booted=True, capability=Capability(6, 1, "A"), about={"vendor": "ACME", "model": "7"})
+    memory.distrusted.add(1)
+    bench = Bench(version, memory, quirks=(LIAR,))
+    answer_all(bench)
+    for name in ("first", "second"):
+        bench.do(bench.core.command(a_command(name, generation=7), T0, 0))
+        assert "GetCompositeSchedule" not in [action for action, _ in answer_all(bench)]
+    assert [a.outcome for a in bench.of(CommandAnswered)] == [Outcome.ACCEPTED] * 2
+    (note,) = [n for n in bench.of(StationNoted) if n.type == "station.proof-skipped"]
+    assert dict(note.detail) == {"vendor": "ACME", "model": "7"}
+    bench.tick(RECHECK_S)
+    assert "GetCompositeSchedule" not in bench.asked()
+
+
+def test_what_may_stand_above_ours_is_cleared_all_the_same():
+    memory = Memory(booted=True, capability=Capability(6, 1, "A"), about={"vendor": "ACME"})
+    bench = Bench(V16, memory, quirks=(LIAR,))
+    answer_all(bench)
+    bench.do(bench.core.command(a_command(generation=7), T0, 0))
+    asked = [action for action, _ in answer_all(bench)]
+    assert asked == ["SetChargingProfile", "ClearChargingProfile", "ClearChargingProfile", "SetChargingProfile"]
+
+
+def test_a_rejection_of_such_a_station_is_a_rejection():
+    memory = Memory(booted=True, capability=Capability(6, 1, "A"), about={"vendor": "ACME"})
+    bench = Bench(V16, memory, quirks=(LIAR,))
+    answer_all(bench)
+    bench.do(bench.core.command(a_command(generation=7), T0, 0))
+    bench.answer({"status": "Rejected"})
+    assert [a.outcome for a in bench.of(CommandAnswered)] == [Outcome.REJECTED]
+    assert [n.type for n in bench.of(StationNoted) if n.type == "station.proof-skipped"] == []
 
 
 # --- having the meter reported -------------------------------------------------------------------

@@ -297,14 +297,6 @@ def test_plain_messages_get_plain_answers(version: Version, action: str, payload
     assert usable(version).call(action, payload)[2] == answer
 
 
-def test_a_stations_clock_is_remarked_when_it_is_off():
-    bench = usable()
-    status = {"connectorId": 1, "errorCode": "NoError", "status": "Available", "timestamp": "2031-03-01T17:10:00Z"}
-    bench.call("StatusNotification", status)
-    assert [(n.type, n.detail) for n in bench.of(StationNoted)] == [("station.clock", (("ahead_s", "600"),))]
-    assert bench.memory.skew_s == 600
-
-
 def test_a_flood_of_refused_messages_leaves_a_bounded_trace():
     bench = usable()
     for _ in range(200):

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from adapters.oscp.carrier import Caller
+from adapters.oscp.caller import Caller
 from adapters.oscp.transport import OscpRunning
 from gateway.domain.effects import OutboxItem
 from gateway.domain.envelope import BindingPolicy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from adapters.oscp.session import State
-from gateway.domain.events import EnvelopeRevised, MessageNoted, SourceHeard
-from tests.unit.adapters.oscp.fakes import NOW, World, a_block, a_forecast, a_peer, a_world
+from gateway.domain.events import EnvelopeRevised, MessageNoted, SourceEnded, SourceHeard
+from tests.unit.adapters.oscp.fakes import NOW, World, a_block, a_forecast, a_peer, a_register, a_world
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +105,104 @@ REJECTED: dict[str, Row] = {
         {"token": "t", "version_url": [{"version": "2.0", "base_url": "https://169.254.169.254/oscp"}]},
         endpoint="register",
     ),
+    "a register over plain HTTP": Row(
+        400,
+        "peer.url",
+        {"token": "t", "version_url": [{"version": "2.0", "base_url": "http://dso.example.org/oscp"}]},
+        endpoint="register",
+    ),
+    "a register without token": Row(
+        400, "peer.malformed-message", {k: v for k, v in a_register().items() if k != "token"}, endpoint="register"
+    ),
+    "a register that answers nothing of ours": Row(
+        400, "peer.malformed-message", a_register(), headers={"X-Correlation-ID": "q-0"}, endpoint="register"
+    ),
+    "a changed register for version 1.0": Row(
+        501,
+        "oscp.no-common-version",
+        {"token": "t", "version_url": [{"version": "1.0", "base_url": "https://dso.example.org"}]},
+        endpoint="register",
+        method="PUT",
+    ),
+    "a changed register to an address inside": Row(
+        400, "peer.url", a_register(url="https://10.0.0.7/oscp"), endpoint="register", method="PUT"
+    ),
+    "a changed register without its fields": Row(400, "peer.malformed-message", {}, endpoint="register", method="PUT"),
+    "a register to read": Row(405, "oscp.method", endpoint="register", method="GET"),
+    "a kind of register that is none": Row(
+        400,
+        "peer.malformed-message",
+        {"required_behaviour": {"measurement_configuration": ["SOMETIMES"]}},
+        endpoint="handshake",
+    ),
+    "a heartbeat interval rarer than daily": Row(
+        400, "peer.malformed-message", {"required_behaviour": {"heartbeat_interval": 86_401}}, endpoint="handshake"
+    ),
+    "an acknowledge with a negative interval": Row(
+        400,
+        "peer.malformed-message",
+        {"required_behaviour": {"heartbeat_interval": -1}},
+        endpoint="handshake_acknowledge",
+    ),
+    "a heartbeat in seconds since 1970": Row(
+        400, "peer.malformed-message", {"offline_mode_at": 1_772_380_800}, endpoint="heartbeat"
+    ),
+    "a capacity as text": Row(400, "peer.malformed-message", a_forecast(a_block(capacity="11.5"))),
+    "a capacity beyond every grid": Row(400, "peer.malformed-message", a_forecast(a_block(capacity=1e13))),
+    "a huge integer": Row(
+        400, "peer.malformed-message", content=json.dumps(a_forecast()).replace("180", "9" * 5_000).encode()
+    ),
+    "a capacity of NaN": Row(
+        400, "peer.malformed-message", content=json.dumps(a_forecast()).replace("180", "NaN").encode()
+    ),
+    "a capacity of infinity": Row(
+        400, "peer.malformed-message", content=json.dumps(a_forecast()).replace("180", "-Infinity").encode()
+    ),
+    "a key twice": Row(
+        400,
+        "peer.malformed-message",
+        content=json.dumps(a_forecast()).replace('"unit": "KW"', '"unit": "KW", "unit": "W"').encode(),
+    ),
+    "too deep": Row(400, "peer.malformed-message", content=b'{"x":' * 40 + b"1" + b"}" * 40),
+    "another type": Row(400, "peer.malformed-message", a_forecast(type="ADVICE")),
+    "another phase": Row(400, "peer.malformed-message", a_forecast(a_block(phase="L1"))),
+    "a unit of money": Row(400, "peer.malformed-message", a_forecast(a_block(unit="EUR"))),
+    "a group of 256 characters": Row(400, "peer.malformed-message", a_forecast(group_id="x" * 256)),
+    "a limit further than 35 days": Row(
+        400, "peer.malformed-message", a_timed("2026-03-01T16:00:00Z", "2026-04-05T15:00:01Z")
+    ),
+    "a request id with a blank": Row(400, "peer.malformed-message", a_forecast(), headers={"X-Request-ID": "a b"}),
+    "a request id of 256 characters": Row(
+        400, "peer.malformed-message", a_forecast(), headers={"X-Request-ID": "x" * 256}
+    ),
+    "a correlation with a blank": Row(400, "peer.malformed-message", a_forecast(), headers={"X-Correlation-ID": "a b"}),
+    "segment 0": Row(
+        400, "peer.malformed-message", a_forecast(), headers={"X-Segment-Index": "0", "X-Segment-Count": "2"}
+    ),
+    "segments without number": Row(
+        400, "peer.malformed-message", a_forecast(), headers={"X-Segment-Index": "one", "X-Segment-Count": "2"}
+    ),
+    "1,001 segments": Row(
+        400, "peer.malformed-message", a_forecast(), headers={"X-Segment-Index": "1", "X-Segment-Count": "1001"}
+    ),
+    "a second segment that names no first": Row(
+        400, "peer.malformed-message", a_forecast(), headers={"X-Segment-Index": "2", "X-Segment-Count": "2"}
+    ),
+    "a heartbeat in segments": Row(
+        400,
+        "peer.malformed-message",
+        {},
+        headers={"X-Segment-Index": "1", "X-Segment-Count": "2"},
+        endpoint="heartbeat",
+    ),
+    **{
+        f"{endpoint}, which is for others to take": Row(404, "oscp.no-such-endpoint", {}, endpoint=endpoint)
+        for endpoint in (
+            "adjust_group_capacity_forecast",
+            "group_capacity_compliance_error",
+            "update_asset_measurements",
+        )
+    },
 }
 
 ACCEPTED: dict[str, Row] = {
@@ -147,6 +245,41 @@ async def send(world: World, row: Row) -> Any:
     return await world.request(row.method, row.endpoint, row.body, content=row.content, headers=row.headers)
 
 
+Effect = Callable[[World], bool]
+
+
+def stored(world: World) -> Any:
+    return json.loads(world.gate.rows["relation/dso"])
+
+
+def heard(world: World) -> bool:
+    return isinstance(world.gate.noted[-1], SourceHeard)
+
+
+def notes(world: World) -> bool:
+    return isinstance(world.gate.events[-1], MessageNoted)
+
+
+def ends(world: World) -> bool:
+    return isinstance(world.gate.events[-1], SourceEnded) and stored(world)["state"] == State.ENDED
+
+
+def owes_acknowledge(world: World) -> bool:
+    return [item.kind for item in world.gate.outbox] == ["oscp.handshake_acknowledge"]
+
+
+def owes_register(world: World) -> bool:
+    return [item.kind for item in world.gate.outbox] == ["oscp.register"]
+
+
+def wants(seconds: int) -> Effect:
+    return lambda world: owes_acknowledge(world) and stored(world)["heartbeat_s"] == seconds
+
+
+def is_at(url: str) -> Effect:
+    return lambda world: stored(world)["base_url"] == url
+
+
 @pytest.mark.parametrize("name", REJECTED)
 async def test_what_is_rejected_gets_its_answer_a_record_and_has_no_other_effect(tmp_path: Path, name: str) -> None:
     row = REJECTED[name]
@@ -175,6 +308,132 @@ async def test_what_is_accepted_gets_204_and_takes_effect_once(tmp_path: Path, n
         assert len(effects) + len(advice) == 1
         assert bool(advice) is ("OPTIMUM" in name)
         assert world.refusals() == []
+
+
+TAKEN: dict[str, tuple[Row, Effect]] = {
+    "a heartbeat without its time": (Row(204, "", {}, endpoint="heartbeat"), heard),
+    "a heartbeat": (Row(204, "", {"offline_mode_at": "2026-03-01T15:05:00Z"}, endpoint="heartbeat"), heard),
+    "a heartbeat of who is gone": (
+        Row(204, "", {"offline_mode_at": "2026-03-01T14:00:00Z"}, endpoint="heartbeat"),
+        heard,
+    ),
+    "a heartbeat of who is there for weeks": (
+        Row(204, "", {"offline_mode_at": "2026-04-01T00:00:00+02:00"}, endpoint="heartbeat"),
+        heard,
+    ),
+    "a handshake without wishes": (Row(204, "", {}, endpoint="handshake"), owes_acknowledge),
+    "a handshake of null": (Row(204, "", {"required_behaviour": None}, endpoint="handshake"), owes_acknowledge),
+    "a handshake with nulls": (
+        Row(
+            204,
+            "",
+            {"required_behaviour": {"heartbeat_interval": None, "measurement_configuration": None}},
+            endpoint="handshake",
+        ),
+        owes_acknowledge,
+    ),
+    "a handshake without its wrapper": (Row(204, "", {"heartbeat_interval": 20}, endpoint="handshake"), wants(20)),
+    "a handshake with a broken interval": (
+        Row(204, "", {"required_behaviour": {"heartbeat_interval": 30.9}}, endpoint="handshake"),
+        wants(30),
+    ),
+    "a handshake for both kinds of registers": (
+        Row(
+            204,
+            "",
+            {"required_behaviour": {"measurement_configuration": ["CONTINUOUS", "INTERMITTENT"]}},
+            endpoint="handshake",
+        ),
+        owes_acknowledge,
+    ),
+    "an acknowledge that answers nothing": (Row(204, "", {}, endpoint="handshake_acknowledge"), notes),
+    "an acknowledge under its other spelling": (Row(204, "", {}, endpoint="handshake_acknowledgment"), notes),
+    "a register that starts anew": (Row(204, "", a_register("another-token"), endpoint="register"), owes_register),
+    "a register for several versions": (
+        Row(
+            204,
+            "",
+            {
+                "token": "t",
+                "version_url": [
+                    {"version": "3.0", "base_url": "https://dso.example.org/3"},
+                    {"version": "2.0", "base_url": "https://dso.example.org/2/"},
+                ],
+            },
+            endpoint="register",
+        ),
+        is_at("https://dso.example.org/2"),
+    ),
+    "a changed register": (
+        Row(204, "", a_register("t-2", "https://dso.example.org/new/"), endpoint="register", method="PUT"),
+        is_at("https://dso.example.org/new"),
+    ),
+    "an end": (Row(204, "", endpoint="register", method="DELETE", headers={"Content-Type": None}), ends),
+    "an end with a body": (Row(204, "", a_register(), endpoint="register", method="DELETE"), ends),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+async def test_what_is_taken_on_the_other_endpoints_gets_204_and_its_effect(tmp_path: Path, name: str) -> None:
+    row, effect = TAKEN[name]
+    async with a_world(tmp_path) as world:
+        await world.register()
+        answer = await send(world, row)
+        assert (answer.status_code, answer.content) == (204, b""), answer.text
+        assert world.refusals() == []
+        assert effect(world)
+
+
+LENIENT: dict[str, tuple[Mapping[str, Any], Row]] = {
+    "a capacity as text": ({"numeric_strings": True}, Row(204, "", a_forecast(a_block(capacity="11.5")))),
+    "a time without zone": ({"times_without_zone": "local"}, Row(204, "", a_timed("2026-03-01T16:00:00"))),
+    "no request id": ({"request_id": "synthesise"}, Row(204, "", a_forecast(), headers={"X-Request-ID": None})),
+}
+
+
+@pytest.mark.parametrize("name", LENIENT)
+async def test_what_a_dialect_allows_is_taken_from_that_peer_alone(tmp_path: Path, name: str) -> None:
+    options, row = LENIENT[name]
+    assert REJECTED[name].status == 400
+    async with a_world(tmp_path, dso=a_peer("dso", options=options)) as world:
+        await world.register()
+        assert (await send(world, row)).status_code == 204
+        assert isinstance(world.gate.events[-1], EnvelopeRevised)
+
+
+ONLY_ONBOARDING: dict[str, Row] = {
+    "a forecast": Row(403, "oscp.not-registered", a_forecast()),
+    "a heartbeat": Row(403, "oscp.not-registered", {}, endpoint="heartbeat"),
+    "a handshake": Row(403, "oscp.not-registered", {}, endpoint="handshake"),
+    "a changed register": Row(403, "oscp.not-registered", a_register(), endpoint="register", method="PUT"),
+    "an end": Row(403, "oscp.not-registered", endpoint="register", method="DELETE"),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_ONBOARDING)
+async def test_before_the_registration_nothing_else_is_taken(tmp_path: Path, name: str) -> None:
+    row = ONLY_ONBOARDING[name]
+    async with a_world(tmp_path) as world:
+        assert (await send(world, row)).status_code == row.status
+        assert world.refusals()[-1].code == row.code
+        assert world.gate.commits == 0
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_a_peer_that_the_configuration_provides_for_cannot_register_change_or_end(
+    tmp_path: Path, method: str
+) -> None:
+    """At the next start the configuration would win, and neither side would know the other's token."""
+    (tmp_path / "out").write_text("what-they-gave-us")
+    options = {
+        "onboarding": "provisioned",
+        "address": "https://dso.example.org",
+        "token_out_file": str(tmp_path / "out"),
+    }
+    async with a_world(tmp_path, dso=a_peer("dso", options=options)) as world:
+        answer = await world.request(method, "register", a_register())
+        assert (answer.status_code, world.refusals()[-1].code) == (403, "oscp.provisioned")
+        assert (await world.post(FORECAST, a_forecast())).status_code == 204
 
 
 async def test_the_same_again_gets_204_and_changes_nothing(tmp_path: Path) -> None:

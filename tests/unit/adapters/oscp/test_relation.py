@@ -266,14 +266,3 @@ async def test_a_peer_that_wants_no_heartbeats_gets_none(tmp_path: Path) -> None
         await world.deliver()
         await world.clock.advance(600)
         assert world.line.to("heartbeat") == []
-
-
-async def test_heartbeats_go_on_while_a_peer_does_not_take_them(tmp_path: Path) -> None:
-    async with a_world(tmp_path) as world:
-        await world.register()
-        await world.handshake()
-        world.line.answers = [PeerTimeout("slow"), Answer(503)]
-        for _ in range(3):
-            await world.clock.advance(54)
-        assert len(world.line.to("heartbeat")) == 4
-        assert len({call.headers["X-Request-ID"] for call in world.line.calls}) == len(world.line.calls)

@@ -32,7 +32,7 @@ from gateway.domain.errors import IllegalTransition
 
 INSTANTS = st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  the strategy adds UTC
 OFFER = Offer("o1", "POST", "b-digest", "b-sealed", datetime(2026, 3, 1, tzinfo=UTC))
-NEWER = ("offer", "answered", "shaking")
+NEWER = ("offer", "answered", "shaking", "shaking_until", "shakes", "acknowledging_until")
 SWAP = Swap("q1", "c-digest", "c-sealed", by_onboarding=True)
 
 
@@ -137,6 +137,9 @@ def test_the_end_forgets_everything_but_the_void_token() -> None:
         swap=st.none() | st.builds(Swap, st.text(), st.text(), st.text(), st.booleans(), st.none() | INSTANTS),
         offer=st.none() | st.builds(Offer, st.text(), st.sampled_from(["POST", "PUT"]), st.text(), st.text(), INSTANTS),
         shaking=st.text(),
+        shaking_until=st.none() | INSTANTS,
+        shakes=st.integers(0),
+        acknowledging_until=st.none() | INSTANTS,
         heartbeat_s=st.none() | st.integers(1, 86_400),
         measurement_configuration=st.lists(st.text(), max_size=3).map(tuple),
     )

@@ -106,10 +106,12 @@ async def test_momentary_power_alone_is_no_register(tmp_path: Path) -> None:
         assert await told(world, a_report(values=[VALUES[4]])) == []
 
 
-async def test_a_peer_that_meters_assets_is_told_the_whole_group_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", [[], ["CONTINUOUS"], ["INTERMITTENT"], ["CONTINUOUS", "INTERMITTENT"]])
+async def test_a_peer_that_meters_assets_is_told_the_whole_group_as_one(tmp_path: Path, wanted: list[str]) -> None:
+    """Which registers it wants says nothing about momentary power."""
     options = {"metering": "asset", "asset_unit": "KW"}
     async with a_world(tmp_path, dso=a_peer("dso", options=options)) as world:
-        await shake(world, [])
+        await shake(world, wanted)
         await told(world, a_report())
         (call,) = world.line.to("update_asset_measurements")
     assert json.loads(call.content) == {
