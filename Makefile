@@ -46,7 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 # What takes longer than a change can wait: slow tests, tests against peers, and many random lives of a site.
-SEQUENCES ?= 10000
+SEQUENCES ?= 50000
 soak: $(STAMP)
 	GRIDGATE_SEQUENCES=$(SEQUENCES) $(BIN)/pytest -n auto -m "slow or interop" tests/property
 	$(BIN)/pytest -m "slow or interop" -rs --timeout=600 --ignore=tests/property
