@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from adapters.ocpp import websocket
 from adapters.ocpp.transport import OcppRunning
+from adapters.ocpp.wire.frames import MAX_FRAME_BYTES
 from gateway.domain.events import MessageRefused, StationDisconnected
 from tests.support.ocpp import PATIENCE_S, FakeGate, a_station, until
 from tests.support.ocpp_socket import a_gateway, a_socket, call
@@ -31,11 +40,13 @@ def a_frame(payload: bytes, kind: int = TEXT, *, final: bool = True, is_masked: 
     """As a client writes it, with a mask that changes every byte."""
     size, first = len(payload), (0x80 if final else 0) | kind
     bit = 0x80 if is_masked else 0
-    head = bytes((first, bit | size)) if size < 126 else struct.pack("!BBH", first, bit | 126, size)
+    head = bytes((first, bit | size)) if size < 126 else struct.pack("!BBH", first, bit | 126, size & 0xFFFF)
+    head = head if size < 65_536 else struct.pack("!BBQ", first, bit | 127, size)
     if not is_masked:
         return head + payload
     mask = bytes((1, 2, 3, 4))
-    return head + mask + bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
+    stretched = (mask * (size // 4 + 1))[:size]
+    return head + mask + (int.from_bytes(payload) ^ int.from_bytes(stretched)).to_bytes(size)
 
 
 class Wire:
@@ -189,3 +200,103 @@ async def test_a_station_that_reads_nothing_is_cut_off():
                 wire.writer.write(beats)
                 await asyncio.sleep(0)
         wire.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a plain TCP transport has it
+
+
+# --- against the library alone ----------------------------------------------------------------
+
+
+class NoPeer(asyncio.Transport):
+    """A transport with nobody at the other end."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Nobody reads it."""
+
+    def write_eof(self) -> None:
+        """Nor the end of it."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def abort(self) -> None:
+        """Nothing to cut off."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes by itself."""
+
+    def resume_reading(self) -> None:
+        """As above."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is kept back."""
+
+
+NO_SERVER = cast(Server, None)
+REQUEST = (
+    b"GET /CP-1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def opened(protocol: ServerProtocol) -> None:
+    """Shake hands."""
+    (request,) = protocol.events_received()
+    assert isinstance(request, Request)
+    protocol.send_response(protocol.accept(request))
+
+
+async def read_by_us(chunks: list[bytes]) -> list[bytes]:
+    found: list[bytes] = []
+    protocol = ServerProtocol(max_size=MAX_FRAME_BYTES)
+    socket = websocket.StationSocket(protocol, NO_SERVER)
+    super(ServerConnection, socket).connection_made(NoPeer())  # the server would begin to serve
+    protocol.receive_data(REQUEST)
+    opened(protocol)
+    socket._at_frame = True
+    socket.serve(found.extend)
+    for chunk in chunks:
+        socket.data_received(chunk)
+    super(ServerConnection, socket).connection_lost(None)
+    assert socket._timer is not None
+    socket._timer.cancel()
+    return found
+
+
+def read_by_the_library(chunks: list[bytes]) -> list[bytes]:
+    found: list[bytes] = []
+    parts: list[bytes] = []
+    protocol = ServerProtocol(max_size=MAX_FRAME_BYTES)
+    protocol.receive_data(REQUEST)
+    opened(protocol)
+    for chunk in chunks:
+        protocol.receive_data(chunk)
+    for event in protocol.events_received():
+        assert isinstance(event, Frame)
+        if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            parts.append(bytes(event.data))
+            if event.fin:
+                found.append(b"".join(parts))
+                parts = []
+    return found
+
+
+SIZES = (0, 1, 124, 125, 126, 127, 300, MAX_FRAME_BYTES - 1, MAX_FRAME_BYTES)
+FRAGMENTED = a_frame(b"[2,", final=False) + a_frame(b"", CONT, final=False) + a_frame(b"3]", CONT)
+FRAMES = (
+    *(a_frame(bytes([97 + n]) * size) for n, size in enumerate(SIZES)),
+    a_frame("é".encode()),
+    a_frame(b"", PING),
+    a_frame(b"x" * 125, PONG),
+    FRAGMENTED,
+)
+
+
+@given(st.permutations(FRAMES), st.sets(st.integers(0, sum(map(len, FRAMES))), max_size=12))
+def test_what_is_read_is_what_the_library_alone_reads_in_all_chunkings(frames: list[bytes], cuts: set[int]):
+    stream = b"".join(frames)
+    chunks = [stream[a:b] for a, b in itertools.pairwise([0, *sorted(cuts), len(stream)])]
+    read = read_by_the_library(chunks)
+    assert len(read) == len(FRAMES) - 2, "all but ping and pong"
+    assert asyncio.run(read_by_us(chunks)) == read
