@@ -29,6 +29,9 @@ QUIET_S = 1.0
 """Without a CALL for so long, a station has been asked everything."""
 
 PATIENCE_S = 60.0
+POLL_S = 0.05
+"""Coarse, for it takes CPU; the instants come from the stations themselves."""
+
 END_S = 10.0
 PER_S = 100
 """Connections opened a second: the gateway admits 200."""
@@ -44,6 +47,16 @@ class Member:
     id: str
     version: str
     identity: ClientIdentity | None = None
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a cut did: monotonic seconds at which the first and the last station had read a lower limit."""
+
+    first: float
+    last: float
+    profiles: int
+    highest_a: float
 
 
 class Herd:
@@ -64,6 +77,15 @@ class Herd:
         """Have each station of a version send ``each`` meter values; seconds from the first to the last answer."""
         elapsed: float = await self._ask("report", version, each)
         return elapsed
+
+    async def allowed(self, amperes: float) -> None:
+        """Wait until every station may take more than ``amperes`` in its transaction."""
+        await self._ask("allowed", amperes)
+
+    async def lowered(self, since: float, amperes: float) -> Lowered:
+        """Wait until every station was told at most ``amperes`` since then."""
+        lowered: Lowered = await self._ask("lowered", since, amperes)
+        return lowered
 
     async def _ask(self, *question: Any) -> Any:
         self._connection.send(question)
@@ -99,6 +121,8 @@ class _Station(asyncio.Protocol):
         self.make: Maker = maker(member.id, member.version)
         self.version = member.version
         self.asked_at = monotonic()
+        self.limits: list[tuple[float, float]] = []
+        """When it was told which limit of its transaction, A."""
         self.up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._member = member
         self._port = port
@@ -174,10 +198,19 @@ class _Station(asyncio.Protocol):
         elif kind == TEXT and payload.startswith(b"[2"):
             self.asked_at = monotonic()
             _, message_id, action, body = json.loads(payload)
+            if action == "SetChargingProfile":
+                self._limited(body)
             answer = self.make.answer(action, body)
             self._transport.write(masked(json.dumps([3, message_id, answer]).encode()))
         elif kind == TEXT:
             self._answered(payload)
+
+    def _limited(self, body: Mapping[str, Any]) -> None:
+        profile = body.get("csChargingProfiles") or body["chargingProfile"]
+        if profile["chargingProfilePurpose"] == "TxProfile":
+            schedule = profile["chargingSchedule"]
+            schedule = schedule[0] if isinstance(schedule, list) else schedule
+            self.limits.append((self.asked_at, float(schedule["chargingSchedulePeriod"][0]["limit"])))
 
     def _answered(self, payload: bytes) -> None:
         if not payload.startswith(b"[3"):
@@ -202,6 +235,8 @@ class _Process:
             "connect": self._connect,
             "begin": self._begin,
             "report": self._report,
+            "allowed": self._allowed,
+            "lowered": self._lowered,
         }
 
     async def serve(self) -> None:
@@ -247,6 +282,20 @@ class _Process:
         start = monotonic()
         await self._say(frames)
         return monotonic() - start
+
+    async def _allowed(self, amperes: float) -> None:
+        while not all(s.limits and s.limits[-1][1] > amperes for s in self._stations):
+            await asyncio.sleep(POLL_S)
+
+    async def _lowered(self, since: float, amperes: float) -> Lowered:
+        def told(station: _Station) -> float | None:
+            return next((at for at, limit in station.limits if at >= since and limit <= amperes), None)
+
+        while not all(told(s) for s in self._stations):
+            await asyncio.sleep(POLL_S)
+        times = [at for s in self._stations if (at := told(s)) is not None]
+        profiles = sum(at >= since for s in self._stations for at, _ in s.limits)
+        return Lowered(min(times), max(times), profiles, max(s.limits[-1][1] for s in self._stations))
 
     async def _say(self, frames: Mapping[_Station, Sequence[bytes]]) -> None:
         self._left = len(frames)

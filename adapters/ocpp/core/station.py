@@ -7,6 +7,7 @@ before starts in READING (OCPP 1.6 §4.2: no second boot after a plain reconnect
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -109,6 +110,8 @@ class StationCore:
         self._announced = False
         self._boot_deadline: float | None = None
         self._recheck_at: float | None = None
+        self._quirks: tuple[Mapping[str, str], Effect] | None = None
+        """What is different about the station, and the words of its boot from which that follows."""
         self._holding = Holding(version, settings, generation, memory, self._capability, self._effect)
         self._points = meter_points(settings)
         self._numbers = {binding.evse: binding.number for binding in settings.evses}
@@ -566,10 +569,14 @@ class StationCore:
 
     def _capability(self) -> Capability:
         known = self._memory.capability or self._assumed()
-        return replace(known, kind=self._effect().kind or known.kind)
+        kind = self._effect().kind
+        return known if kind is None else replace(known, kind=kind)
 
     def _effect(self) -> Effect:
-        return effect_of(self._tools.quirks, self._memory.about)
+        about = self._memory.about
+        if self._quirks is None or self._quirks[0] is not about:
+            self._quirks = (about, effect_of(self._tools.quirks, about))
+        return self._quirks[1]
 
     def _key(self, command: Command) -> str:
         return f"{command.evse}|{'session' if command.layer is Layer.SESSION else 'share'}"
