@@ -461,6 +461,7 @@ def site_facts(config: SiteConfig) -> SiteFacts:
         tree=config.tree,
         policies={(SourceId(g.peer), g.node): g.policy for g in config.groups},
         reporting=reporting,
+        sharing=config.sharing,
     )
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from gateway.app.ledger import Balance, held_for_good_w, installed
 from gateway.app.limits import Bound, Picture, known_bounds
 from gateway.app.state import Grant, Session, Station, Work
-from gateway.domain.allocation import Ask, Filling, Limit, Place, Policy, Unit, allocate, round_down
+from gateway.domain.allocation import Ask, Filling, Limit, Place, Unit, allocate, default_policy, laxity_s, round_down
 from gateway.domain.ids import NodeId, StationId
+from gateway.domain.measurement import Quantity
 from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V, Phase
 from gateway.domain.schedule import Schedule
 from gateway.domain.topology import EvseFacts, Tree
@@ -170,7 +171,7 @@ class _Filler:
             if (session := asking(work, work.grant(node.path))) is not None
         }
         self._wishes = {evse: self._wish(evse, session) for evse, session in self._sessions.items()}
-        self._places: dict[NodeId, tuple[tuple[Bound, ...], int, Place]] = {}
+        self._drafts = work.facts.drafts
         self._counted = [node.path for node in self._tree.evses() if node.path not in self._sessions]
 
     @cached_property
@@ -189,8 +190,9 @@ class _Filler:
         places = [Place(SITE, None)]
         places += [self._place(path, k) for path in self._tree.nodes]
         unit: Unit = "A" if self._amperes else "W"
-        tree = self._work.facts.compiled(places)
-        return allocate(places, self._asks, Policy.WEIGHTED_MAX_MIN, unit=unit, voltage_v=NOMINAL_VOLTAGE_V, tree=tree)
+        workspace = self._work.facts.workspace(places)
+        policy = self._work.facts.sharing or default_policy(self._asks)
+        return allocate(places, self._asks, policy, unit=unit, voltage_v=NOMINAL_VOLTAGE_V, workspace=workspace)
 
     def whole_watts(self, filling: Filling) -> dict[NodeId, int]:
         """The filling in whole W, rounded towards tighter on every row."""
@@ -217,11 +219,11 @@ class _Filler:
     def _place(self, path: NodeId, k: int) -> Place:
         """The node at one edge; the same one where neither its limits nor what it takes have changed."""
         counted_w, bounds = self._counted_w(path, k), self._view.bounds[path][k]
-        known = self._places.get(path)
-        if known is None or known[:2] != (bounds, counted_w):
-            known = bounds, counted_w, self._made(path, bounds, counted_w)
-            self._places[path] = known
-        return known[2]
+        made_of = bounds, counted_w, self._view.own_loads[path], self._amperes
+        known = self._drafts.places.get(path)
+        if known is None or known[0] != made_of:
+            known = self._drafts.places[path] = made_of, self._made(path, bounds, counted_w)
+        return known[1]
 
     def _made(self, path: NodeId, bounds: tuple[Bound, ...], counted_w: int) -> Place:
         load = self._view.own_loads[path]
@@ -255,8 +257,16 @@ class _Filler:
         return _Wish(base, least - base, most - base, kept=0 < share_w == least)
 
     def _ask(self, evse: NodeId, session: Session) -> Ask:
-        facts = facts_of(self._work, evse)
         wish = self._wishes[evse]
+        patience_s = _laxity_s(self._work, session, wish.base_w + wish.most_w)
+        made_of = wish, session.started_at, session.departure_at, patience_s, self._amperes
+        known = self._drafts.asks.get(evse)
+        if known is None or known[0] != made_of:
+            known = self._drafts.asks[evse] = made_of, self._asked(evse, session, wish, patience_s)
+        return known[1]
+
+    def _asked(self, evse: NodeId, session: Session, wish: _Wish, patience_s: float | None) -> Ask:
+        facts = facts_of(self._work, evse)
         least, most = (
             _even_ma(facts, power_w) / 1_000 if self._amperes else float(power_w)
             for power_w in (wish.least_w, wish.most_w)
@@ -268,12 +278,23 @@ class _Filler:
             min=least,
             weight=float(facts.weight),
             priority=facts.priority,
+            arrived=session.started_at.timestamp(),
+            laxity_s=patience_s,
             deadline=session.departure_at.timestamp() if session.departure_at is not None else None,
             phases=tuple(str(phase) for phase in facts.phases),
             keep=wish.kept,
             voltage_v=facts.voltage_v,
             loose=facts.told_power,
         )
+
+
+def _laxity_s(work: Work, session: Session, power_w: int) -> float | None:
+    """How long a car could still wait; None if it did not say until when and how much, or nothing measures it."""
+    point = work.points.get((session.evse, Quantity.E_IMPORT))
+    if session.departure_at is None or session.asked_wh is None or session.meter_start_wh is None or point is None:
+        return None
+    left_wh = max(session.asked_wh - max(point.value - session.meter_start_wh, 0), 0)
+    return laxity_s((session.departure_at - work.now).total_seconds(), left_wh, power_w) if power_w else None
 
 
 def _even_ma(facts: EvseFacts, power_w: int) -> int:

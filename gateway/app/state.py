@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.app.registers import Finished
-from gateway.domain.allocation import CompiledTree, Place
+from gateway.domain.allocation import Ask, Place, Policy, Workspace
 from gateway.domain.effects import Command, OutboxItem, Record, RowChange
 from gateway.domain.envelope import BindingPolicy, OperatingEnvelope
 from gateway.domain.evidence import GATEWAY, Actor, EvidenceDraft, Json, MessageRef, Way
@@ -57,21 +57,37 @@ class Settings:
     gather_ms: int = 200
 
 
+@dataclass(slots=True)
+class Drafts:
+    """What the allocator was asked last, by node beside what it was made of: what is the same is not made again.
+
+    No answer depends on it.
+    """
+
+    workspace: Workspace | None = None
+    places: dict[NodeId, tuple[object, Place]] = field(default_factory=dict)
+    asks: dict[NodeId, tuple[object, Ask]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """What does not change while a configuration lives."""
+    """What does not change while a configuration lives.
+
+    ``sharing``: the policy by which scarce power is shared; ``None`` leaves it to what is known of the cars.
+    """
 
     tree: Tree
     policies: Mapping[tuple[SourceId, NodeId], BindingPolicy]
     reporting: Mapping[SourceId, tuple[NodeId, ...]] = field(default_factory=dict)
     settings: Settings = Settings()
-    _compiled: list[CompiledTree] = field(default_factory=list, init=False, repr=False, compare=False)
+    sharing: Policy | None = None
+    drafts: Drafts = field(default_factory=Drafts, init=False, repr=False, compare=False)
 
-    def compiled(self, places: Sequence[Place]) -> CompiledTree:
-        """The allocator's tree of these places: the same for a whole life, so made once."""
-        if not self._compiled:
-            self._compiled.append(CompiledTree(places))
-        return self._compiled[0]
+    def workspace(self, places: Sequence[Place]) -> Workspace:
+        """The allocator's, of these places: the same for a whole life, so made once. No answer depends on it."""
+        if self.drafts.workspace is None:
+            self.drafts.workspace = Workspace(places)
+        return self.drafts.workspace
 
     def policy(self, source: SourceId, node: NodeId) -> BindingPolicy:
         """Policy of a binding; the default one for a source that no binding names."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstra
 
 from gateway.domain.envelope import FallbackRule, LossPolicy
 from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V, Phase
+from gateway.domain.sharing import Policy
 from gateway.domain.topology import NodeKind
 from gateway.kit.tls import POLICIES
 from gateway.ports.adapter import Trust
@@ -83,6 +84,7 @@ class SiteRow(Row):
     id: Name
     timezone: Annotated[str, *_text(r"[A-Za-z0-9_+/-]{1,64}", "an IANA time zone such as Europe/Berlin")]
     operator_domain: Annotated[str, *_text(_HOST, "the operator's domain, such as example.org")]
+    sharing: Annotated[Policy | None, _words(Policy)] = None
 
 
 class PhaseCurrents(Row):

@@ -55,6 +55,7 @@ def load(path: Path) -> SiteConfig:
         site=SiteId(document.site.id),
         timezone=document.site.timezone,
         operator_domain=document.site.operator_domain,
+        sharing=document.site.sharing,
         tree=tree,
         listeners=listeners,
         identities=identities,

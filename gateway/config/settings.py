@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.domain.ids import NodeId, SiteId
+from gateway.domain.sharing import Policy
 from gateway.domain.topology import Tree
 from gateway.ports.adapter import ClientIdentity, ListenerSettings
 from gateway.ports.fleet import StationSettings
@@ -35,6 +36,7 @@ class SiteConfig:
     site: SiteId
     timezone: str
     operator_domain: str
+    sharing: Policy | None
     tree: Tree
     listeners: Mapping[str, ListenerSettings]
     identities: Mapping[str, ClientIdentity]

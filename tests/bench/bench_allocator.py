@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from gateway.domain.allocation import Ask, CompiledTree, Limit, Place, Policy, allocate
+from gateway.domain.allocation import Ask, CompiledTree, Limit, Place, Policy, Rise, allocate
 
 SIZES = (100, 1_000, 10_000)
 RUNS = 7
@@ -22,18 +22,19 @@ def run() -> list[str]:
 
 
 def _compare(size: int) -> str:
-    places, asks = _depot(size, random.Random(size))
+    places, asks = depot(size, random.Random(size))
     tree = CompiledTree(places)
-    seats = tree.seat([ask.place for ask in asks])
+    seats = tree.seat(np.array([tree.at(ask.place) for ask in asks]))
     room = np.array([place.limits_w[0].value for place in places], dtype=np.float64)
     caps = np.array([ask.max for ask in asks], dtype=np.float64)
-    mins, weights = np.zeros(size), np.array([ask.weight for ask in asks], dtype=np.float64)
+    weights = np.array([ask.weight for ask in asks], dtype=np.float64)
+    rise = Rise(low=np.zeros(size), high=caps, weight=weights, start=np.zeros(size))
     ways: dict[str, Callable[[], object]] = {
-        "compiled": lambda: tree.fill(seats, room, caps, mins, weights),
-        "allocate": lambda: allocate(places, asks, Policy.WEIGHTED_MAX_MIN),
+        "compiled": lambda: tree.fill(seats, room, rise),
+        "allocate": lambda: allocate(places, asks, Policy.WEIGHTED),
         "plain": lambda: plain_filling(places, asks),
     }
-    given, _ = tree.fill(seats, room, caps, mins, weights)
+    given, _ = tree.fill(seats, room, rise)
     if not np.allclose(given, plain_filling(places, asks), atol=1e-3):
         raise AssertionError("the baseline and the allocator do not solve the same problem")
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -55,7 +56,7 @@ def _shown(seconds: list[float]) -> str:
     return f"{middle} ms ({low} to {high})"
 
 
-def _depot(size: int, chance: random.Random) -> tuple[list[Place], list[Ask]]:
+def depot(size: int, chance: random.Random) -> tuple[list[Place], list[Ask]]:
     """Three levels: a site, circuits of twenty, EVSEs with a limit of their own."""
     circuits = size // EVSES_PER_CIRCUIT
     places = [Place("site", None, (Limit("limit_w", 3_800 * size),))]

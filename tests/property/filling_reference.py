@@ -20,6 +20,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Line:
+    """``weight * (level - start)``, before it is clipped."""
+
+    weight: Fraction
+    start: Fraction
+
+
+@dataclass(frozen=True)
 class Answer:
     """Exact shares and the refused asks."""
 
@@ -34,16 +42,45 @@ def solve(
     rows = rows_of(places, asks, unit, voltage_v)
     taking_part = admitted(rows, asks)
     shares = {ask.id: Fraction(0) for ask in asks} | {ask.id: Fraction(ask.min) for ask in taking_part}
-    if policy is Policy.STRICT_PRIORITY:
-        tiers = [
-            [ask for ask in taking_part if ask.priority == tier]
-            for tier in sorted({ask.priority for ask in taking_part}, reverse=True)
-        ]
-    else:
-        tiers = [taking_part]
-    for tier in tiers:
-        shares |= rise(rows, tier, shares, plain=policy is Policy.MAX_MIN)
+    lines = lines_of(asks, policy)
+    for tier in tiers_of(taking_part, policy):
+        shares |= rise(rows, tier, shares, lines)
     return Answer(shares, frozenset(ask.id for ask in asks if ask not in taking_part))
+
+
+STEP_S = 300
+UNKNOWN_LAXITY_S = 3600
+
+
+def lines_of(asks: Sequence[Ask], policy: Policy) -> dict[str, Line]:
+    """The line along which every ask follows the level."""
+    patience = {ask.id: Fraction(UNKNOWN_LAXITY_S if ask.laxity_s is None else ask.laxity_s) for ask in asks}
+    lines = {}
+    for ask in asks:
+        match policy:
+            case Policy.WEIGHTED | Policy.STRICT_PRIORITY:
+                lines[ask.id] = Line(Fraction(ask.weight), Fraction(0))
+            case Policy.PROPORTIONAL:
+                lines[ask.id] = Line(Fraction(ask.max), Fraction(0))
+            case Policy.LAXITY_LEVEL:
+                lines[ask.id] = Line(Fraction(ask.max), (patience[ask.id] - min(patience.values())) / STEP_S)
+            case _:
+                lines[ask.id] = Line(Fraction(1), Fraction(0))
+    return lines
+
+
+def tiers_of(asks: Sequence[Ask], policy: Policy) -> list[list[Ask]]:
+    """Who rises together, in turn."""
+    orders = {Policy.FCFS: "arrived", Policy.EDF: "deadline", Policy.LLF: "laxity_s"}
+    if policy is Policy.STRICT_PRIORITY:
+        return [
+            [ask for ask in asks if ask.priority == tier]
+            for tier in sorted({ask.priority for ask in asks}, reverse=True)
+        ]
+    if policy in orders:
+        known = [(getattr(ask, orders[policy]), ask) for ask in asks]
+        return [[ask] for _, ask in sorted(known, key=lambda pair: (pair[0] is None, pair[0] or 0, pair[1].id))]
+    return [list(asks)]
 
 
 def rows_of(places: Sequence[Place], asks: Sequence[Ask], unit: Literal["W", "A"], voltage_v: int) -> list[Row]:
@@ -90,25 +127,32 @@ def admitted(rows: Sequence[Row], asks: Sequence[Ask]) -> list[Ask]:
     return inside
 
 
-def rise(
-    rows: Sequence[Row], asks: Sequence[Ask], shares: Mapping[str, Fraction], *, plain: bool
-) -> dict[str, Fraction]:
-    """Let the level of ``asks`` rise while the shares of everybody else stay."""
-    weight = {ask.id: Fraction(1 if plain else ask.weight) for ask in asks}
-    free = {ask.id: ask for ask in asks}
-    now = dict(shares)
+@dataclass
+class _Rising:
+    """Those whose level still rises, and what everybody has."""
 
-    def at(ask: Ask, level: Fraction) -> Fraction:
-        return min(max(weight[ask.id] * level, Fraction(ask.min)), Fraction(ask.max))
+    lines: Mapping[str, Line]
+    free: dict[str, Ask]
+    now: dict[str, Fraction]
 
-    def saturation(row: Row) -> Fraction | None:
-        members = [free[name] for name in row.takes if name in free]
-        fixed = sum((take * now[name] for name, take in row.takes.items() if name not in free), Fraction(0))
+    def at(self, ask: Ask, level: Fraction) -> Fraction:
+        line = self.lines[ask.id]
+        return min(max(line.weight * (level - line.start), Fraction(ask.min)), Fraction(ask.max))
+
+    def turns(self, ask: Ask) -> set[Fraction]:
+        """The levels at which the ask begins and ends to rise."""
+        line = self.lines[ask.id]
+        return {line.start + Fraction(value) / line.weight for value in (ask.min, ask.max)}
+
+    def saturation(self, row: Row) -> Fraction | None:
+        """The level at which the row is full; ``None`` if it never is."""
+        members = [self.free[name] for name in row.takes if name in self.free]
+        fixed = sum((take * self.now[name] for name, take in row.takes.items() if name not in self.free), Fraction(0))
 
         def load(level: Fraction) -> Fraction:
-            return fixed + sum((row.takes[a.id] * at(a, level) for a in members), Fraction(0))
+            return fixed + sum((row.takes[a.id] * self.at(a, level) for a in members), Fraction(0))
 
-        turns = sorted({Fraction(v) / weight[a.id] for a in members for v in (a.min, a.max)} | {Fraction(0)})
+        turns = sorted({Fraction(0)}.union(*map(self.turns, members)))
         if not members or load(turns[-1]) <= row.room:
             return None
         low = Fraction(0)
@@ -119,12 +163,18 @@ def rise(
             low = turn
         raise AssertionError("the last turn exceeds the room")
 
-    while free:
-        levels = [(level, row) for row in rows if (level := saturation(row)) is not None]
+
+def rise(
+    rows: Sequence[Row], asks: Sequence[Ask], shares: Mapping[str, Fraction], lines: Mapping[str, Line]
+) -> dict[str, Fraction]:
+    """Let the level of ``asks`` rise while the shares of everybody else stay."""
+    rising = _Rising(lines, {ask.id: ask for ask in asks}, dict(shares))
+    while rising.free:
+        levels = [(level, row) for row in rows if (level := rising.saturation(row)) is not None]
         if not levels:
-            now |= {name: Fraction(ask.max) for name, ask in free.items()}
+            rising.now |= {name: Fraction(ask.max) for name, ask in rising.free.items()}
             break
         level, row = min(levels, key=lambda pair: pair[0])
-        for name in [name for name in row.takes if name in free]:
-            now[name] = at(free.pop(name), level)
-    return {ask.id: now[ask.id] for ask in asks}
+        for name in [name for name in row.takes if name in rising.free]:
+            rising.now[name] = rising.at(rising.free.pop(name), level)
+    return {ask.id: rising.now[ask.id] for ask in asks}

@@ -12,11 +12,24 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.domain.allocation import Ask, CompiledTree, Filling, Limit, Place, Policy, allocate, round_down
+from gateway.domain.allocation import (
+    Ask,
+    CompiledTree,
+    Filling,
+    HeldFilling,
+    Limit,
+    Place,
+    Policy,
+    Rise,
+    Workspace,
+    allocate,
+    round_down,
+)
 from tests.property import filling_reference as reference
 
 VOLTAGE_V = 230
-FAIR = (Policy.MAX_MIN, Policy.WEIGHTED_MAX_MIN)
+FAIR = (Policy.EQUAL, Policy.WEIGHTED, Policy.PROPORTIONAL)
+TOGETHER = (*FAIR, Policy.LAXITY_LEVEL)
 
 
 @dataclass(frozen=True)
@@ -28,14 +41,23 @@ class Problem:
     few: int
     """Up to how many asks the allocator goes without arrays: here both ways are tried."""
 
-    def solve(self) -> Filling:
-        return allocate(self.places, self.asks, self.policy, unit=self.unit, voltage_v=VOLTAGE_V, few=self.few)
+    def solve(self, workspace: Workspace | None = None) -> Filling:
+        return allocate(
+            self.places,
+            self.asks,
+            self.policy,
+            unit=self.unit,
+            voltage_v=VOLTAGE_V,
+            workspace=Workspace(self.places, self.few) if workspace is None else workspace,
+        )
 
     def rows(self) -> list[reference.Row]:
         return reference.rows_of(self.places, self.asks, self.unit, VOLTAGE_V)
 
-    def weight(self, ask: Ask) -> float:
-        return 1.0 if self.policy is Policy.MAX_MIN else ask.weight
+    def level(self, ask: Ask, share: float) -> float:
+        """The level at which an ask's line gives it this share."""
+        line = reference.lines_of(self.asks, self.policy)[ask.id]
+        return float(line.start) + share / float(line.weight)
 
 
 @st.composite
@@ -91,6 +113,8 @@ def problems(
                 priority=draw(st.integers(0, 2)),
                 deadline=draw(st.none() | st.integers(0, 3)),
                 phases=draw(st.sampled_from([(), ("L1",), ("L2",), ("L3", "L1"), ("L1", "L2", "L3")])),
+                arrived=draw(st.none() | st.integers(-3, 3)),
+                laxity_s=draw(st.none() | st.integers(-2, 5).map(lambda steps: steps * 150)),
                 keep=keeping and draw(st.booleans()),
                 voltage_v=draw(st.sampled_from([None, None, 240])),
                 loose=draw(st.sampled_from([False, False, True])),
@@ -138,12 +162,12 @@ def test_what_exceeds_a_limit_is_a_named_violation_and_all_below_is_at_its_floor
                     assert filling.allocation[ask.id] == (ask.min if ask.keep else 0)
 
 
-@given(problems(policies=FAIR))
+@given(problems(policies=TOGETHER))
 def test_every_share_has_a_certificate(problem: Problem) -> None:
     """The named limit is full, and nobody there has a higher level unless held up by its minimum."""
     filling = problem.solve()
     full = {row.name: (row, load) for row, load in loads(problem, filling)}
-    level = {ask.id: filling.allocation[ask.id] / problem.weight(ask) for ask in problem.asks}
+    level = {ask.id: problem.level(ask, filling.allocation[ask.id]) for ask in problem.asks}
     for ask in problem.asks:
         binding = filling.binding[ask.id]
         if binding.kind == "demand":
@@ -197,6 +221,33 @@ def test_the_order_of_places_and_asks_means_nothing(problem: Problem, chance: ra
         assert other.allocation[ask] == pytest.approx(share, abs=1e-6)
 
 
+@given(problems(keeping=True), problems(keeping=True), st.data())
+def test_what_a_workspace_remembers_changes_no_answer(problem: Problem, other: Problem, data: st.DataObject) -> None:
+    """Limits, loads and asks come and go, each time other ones; places alone stay."""
+    workspace = Workspace(problem.places, problem.few)
+    for _ in range(4):
+        places = tuple(
+            replace(place, fixed_w=data.draw(st.sampled_from([place.fixed_w, 700.0])))
+            if data.draw(st.booleans())
+            else place
+            for place in problem.places
+        )
+        if data.draw(st.booleans()):
+            places = (replace(places[0], limits_w=data.draw(limits(("limit_w", "envelope_w"), 60_000))), *places[1:])
+        spot = st.sampled_from([place.id for place in places])
+        asks = tuple(
+            data.draw(
+                st.sampled_from([ask, replace(ask, min=0), replace(ask, max=ask.max + 7), replace(ask, phases=("L1",))])
+            )
+            for ask in data.draw(st.sampled_from([problem.asks, problem.asks[1:]]))
+        )
+        asks += tuple(
+            replace(ask, id=f"b{ask.id}", place=data.draw(spot)) for ask in other.asks if data.draw(st.booleans())
+        )
+        changed = replace(problem, places=places, asks=asks, policy=data.draw(st.sampled_from(tuple(Policy))))
+        assert changed.solve(workspace) == changed.solve()
+
+
 @given(problems(policies=FAIR), st.data())
 def test_lowering_a_limit_never_raises_the_smallest_level(problem: Problem, data: st.DataObject) -> None:
     """Invariant 4; read the other way round, raising one never lowers it."""
@@ -212,7 +263,7 @@ def test_lowering_a_limit_never_raises_the_smallest_level(problem: Problem, data
 
     def smallest(filling: Filling) -> float:
         inside = [ask for ask in problem.asks if ask.id not in filling.not_admitted]
-        return min((filling.allocation[ask.id] / problem.weight(ask) for ask in inside), default=0.0)
+        return min((problem.level(ask, filling.allocation[ask.id]) for ask in inside), default=0.0)
 
     assert smallest(after) <= smallest(before) + 1e-6
 
@@ -239,6 +290,61 @@ def test_whole_watts_keep_every_limit_and_every_minimum(problem: Problem) -> Non
         assert sum(whole[ask] for ask in row.takes) <= row.room
 
 
+def random_tree(chance: random.Random) -> CompiledTree:
+    """Up to 40 places with one root or two, of any shape."""
+    places = [Place("p0", None)]
+    places += [Place(f"p{n}", f"p{chance.randrange(n)}") for n in range(1, chance.randint(1, 40))]
+    places += [Place("q", None)] * chance.randint(0, 1)
+    return CompiledTree(places)
+
+
+def random_asked(chance: random.Random, count: int) -> Rise:
+    low = np.array([chance.choice([0.0, 0.0, 1_380.0]) for _ in range(count)])
+    return Rise(
+        low=low,
+        high=low + np.array([float(chance.randint(0, 22_080)) for _ in range(count)]),
+        weight=np.array([chance.choice([0.5, 1.0, 3.0]) for _ in range(count)]),
+        start=np.array([chance.choice([0.0, 0.0, 900.0, 5_000.0]) for _ in range(count)]),
+    )
+
+
+@given(st.integers(0, 2**32))
+def test_a_repaired_filling_is_a_new_one(seed: int) -> None:
+    """A room, a maximum or a minimum changes at one place; the rest is repaired, and equals a filling from nothing."""
+    chance = random.Random(seed)
+    tree = random_tree(chance)
+    at = np.array([chance.randrange(len(tree.ids)) for _ in range(chance.randint(0, 60))], dtype=np.intp)
+    asked, seats = random_asked(chance, len(at)), tree.seat(at)
+    room = np.array([chance.choice([np.inf, 9_000.0, 60_000.0, 400_000.0]) for _ in tree.ids])
+    held = HeldFilling(tree, at, room, asked)
+    for _ in range(6):
+        place = chance.randrange(len(tree.ids))
+        if chance.random() < 0.5:
+            room[place] = chance.choice([np.inf, 0.0, 9_000.0, 30_000.0, 200_000.0])
+        for ask in np.flatnonzero(at == place).tolist():
+            asked.high[ask] = asked.low[ask] + chance.randint(0, 22_080)
+        looked_at = set(held.repair(place).tolist())
+        given, stop = tree.fill(seats, room, asked)
+        assert held.given == pytest.approx(given, abs=1e-6)
+        assert held.bottleneck.tolist() == stop.tolist()
+        assert looked_at >= set(np.flatnonzero(at == place).tolist())
+
+
+def test_a_repair_below_a_slack_site_looks_at_its_own_feeder_alone() -> None:
+    tree = CompiledTree([Place("site", None), Place("f", "site"), Place("g", "site")])
+    at = np.array([1, 1, 2, 2], dtype=np.intp)
+    asked = Rise(low=np.zeros(4), high=np.full(4, 10.0), weight=np.ones(4), start=np.zeros(4))
+    held = HeldFilling(tree, at, np.array([100.0, 12.0, 50.0]), asked)
+    asked.high[0] = 2.0
+    assert held.repair(1).tolist() == [0, 1]
+    assert held.given.tolist() == [2, 10, 10, 10]
+    held.headroom[0] = 24.0
+    assert held.repair(0).tolist() == [0, 1, 2, 3]
+    asked.high[0] = 10.0
+    assert held.repair(1).tolist() == [0, 1, 2, 3], "the site is full now"
+    assert held.given.tolist() == [6, 6, 6, 6]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_compiled_tree_gives_what_the_reference_gives_for_a_fleet(seed: int) -> None:
     chance = random.Random(seed)
@@ -248,14 +354,17 @@ def test_a_compiled_tree_gives_what_the_reference_gives_for_a_fleet(seed: int) -
         Ask(f"a{n:03}", f"c{n % 8}", chance.randint(4_140, 22_080), chance.choice([0, 1_380]), chance.randint(1, 4))
         for n in range(64)
     ]
-    exact = reference.solve(tree, asks, Policy.WEIGHTED_MAX_MIN, "W", VOLTAGE_V)
+    exact = reference.solve(tree, asks, Policy.WEIGHTED, "W", VOLTAGE_V)
     compiled = CompiledTree(tree)
     given, stop = compiled.fill(
-        compiled.seat([ask.place for ask in asks]),
+        compiled.seat(np.array([compiled.at(ask.place) for ask in asks])),
         headroom=np.array([place.limits_w[0].value for place in tree], dtype=np.float64),
-        caps=np.array([ask.max for ask in asks], dtype=np.float64),
-        mins=np.array([ask.min for ask in asks], dtype=np.float64),
-        weights=np.array([ask.weight for ask in asks], dtype=np.float64),
+        asked=Rise(
+            low=np.array([ask.min for ask in asks], dtype=np.float64),
+            high=np.array([ask.max for ask in asks], dtype=np.float64),
+            weight=np.array([ask.weight for ask in asks], dtype=np.float64),
+            start=np.zeros(len(asks)),
+        ),
     )
     assert exact.refused == frozenset()
     assert given == pytest.approx([float(exact.shares[ask.id]) for ask in asks], abs=1e-6)

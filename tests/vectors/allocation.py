@@ -12,6 +12,12 @@ FORMAT = "gridgate-alloc-cases/1"
 REL_TOLERANCE = 1e-4
 """Of the larger of 1 and the ask's maximum."""
 
+POLICIES = {
+    "max_min": Policy.EQUAL,
+    "weighted_max_min": Policy.WEIGHTED,
+    "strict_priority": Policy.STRICT_PRIORITY,
+}
+
 Case = Mapping[str, Any]
 
 
@@ -31,7 +37,7 @@ def solve(case: Case) -> Filling:
     return allocate(
         [_place(node) for node in case["nodes"]],
         [_ask(demand) for demand in case["demands"]],
-        Policy(case["policy"]),
+        POLICIES[case["policy"]],
         unit=case["unit"],
         voltage_v=case.get("voltage_v", 230.0),
     )

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.vectors import allocation
+from tests.vectors import allocation, caltech
 from tests.vectors.__main__ import main
 from tests.vectors.folder import ROOT, find
 
 EXAMPLES = "allocator/allocation_examples.json"
+MONTH = "allocator/acn_caltech_2019_03.csv"
 
 
 def cases() -> list[Any]:
@@ -112,3 +113,30 @@ def test_an_unknown_format_is_a_mistake_of_use(tmp_path: Path, text: str) -> Non
 def test_no_file_at_all_is_a_mistake_of_use(tmp_path: Path) -> None:
     assert main([]) == 2
     assert main([str(tmp_path / "absent.json")]) == 2
+
+
+@pytest.mark.parametrize(
+    "limit_kw", [kw if kw == 30 else pytest.param(kw, marks=pytest.mark.slow) for kw in caltech.BOARD]
+)
+def test_a_month_at_caltech_delivers_what_is_known_of_every_policy(limit_kw: int) -> None:
+    assert caltech.board(find(MONTH), limit_kw, known=True).problems == []
+
+
+HEADER = "idx,station,arrival_5min,departure_5min,energy_kwh,max_kw"
+
+
+def test_another_month_is_a_scoreboard_without_expectations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "month.csv"
+    path.write_text(f"{HEADER}\n0,A,0,12,6.6,6.6\n1,B,0,24,6.6,6.6\n", encoding="utf-8")
+    assert main([str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 5 * len(caltech.BOARD)
+    assert lines[0].startswith("10 kW, llf          100.000 % of the energy")
+    assert lines[-1] == "5 passed, 0 failed"
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", f"{HEADER}\n0,A,zero,12,6.6,6.6\n", f"{HEADER}\n"])
+def test_a_table_that_is_no_month_is_a_mistake_of_use(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "month.csv"
+    path.write_text(text, encoding="utf-8")
+    assert main([str(path)]) == 2

@@ -1,11 +1,17 @@
 """Sharing out headroom at one instant: exact, deterministic, no I/O and no clock.
 
-``allocate`` for a site as it stands, ``CompiledTree`` for many fillings of one topology.
+``allocate`` for a site as it stands, with a ``Workspace`` for many fillings of one site.
 """
 
 from gateway.domain.allocation.allocate import allocate, round_down
-from gateway.domain.allocation.model import Ask, Binding, Filling, Limit, Place, Policy, Unit, Violation
+from gateway.domain.allocation.arrays import Rise
+from gateway.domain.allocation.held import HeldFilling
+from gateway.domain.allocation.model import Ask, Binding, Filling, Limit, Place, Stay, Unit, Violation
+from gateway.domain.allocation.policy import default_policy, laxity_s
+from gateway.domain.allocation.rotation import Pace, Past
 from gateway.domain.allocation.tree import NO_LIMIT, CompiledTree, Seats
+from gateway.domain.allocation.workspace import Workspace
+from gateway.domain.sharing import Policy
 
 __all__ = [
     "NO_LIMIT",
@@ -13,12 +19,20 @@ __all__ = [
     "Binding",
     "CompiledTree",
     "Filling",
+    "HeldFilling",
     "Limit",
+    "Pace",
+    "Past",
     "Place",
     "Policy",
+    "Rise",
     "Seats",
+    "Stay",
     "Unit",
     "Violation",
+    "Workspace",
     "allocate",
+    "default_policy",
+    "laxity_s",
     "round_down",
 ]

@@ -29,6 +29,13 @@ class Incidence:
         """By row, what ``values`` (by ask) take."""
         return summed(self.row, self.take * values[self.ask], rows)
 
+    def paths(self, asks: int) -> list[list[tuple[int, float]]]:
+        """By ask, the rows that it crosses, each with what one unit takes of it."""
+        paths: list[list[tuple[int, float]]] = [[] for _ in range(asks)]
+        for ask, row, take in zip(self.ask.tolist(), self.row.tolist(), self.take.tolist(), strict=True):
+            paths[ask].append((row, take))
+        return paths
+
 
 def admit(
     incidence: Incidence,
@@ -36,39 +43,35 @@ def admit(
     minima: FloatArray,
     keep: BoolArray,
     ordered: Callable[[Sequence[int]], Sequence[int]],
-) -> tuple[BoolArray, list[int]]:
-    """Which asks are admitted, and the refused ones in order.
+) -> list[int]:
+    """The refused asks in order; all others are admitted.
 
     Args:
         room: headroom by row.
         keep: asks admitted whether they fit or not; they take their room first.
         ordered: sorts ask numbers by the order of admission; called only with those in doubt.
     """
-    admitted = np.ones(len(minima), dtype=np.bool_)
     allowed = room + FIT_REL * np.maximum(1.0, room)
     crowded = incidence.load(minima, len(room)) > allowed
     if not crowded.any():
-        return admitted, []
+        return []
     kept = np.where(keep, minima, 0.0)
     left = (allowed - incidence.load(kept, len(room))).tolist()
-    paths = _paths(incidence, crowded, (minima > 0) & ~keep)
+    chosen = crowded[incidence.row] & ((minima > 0) & ~keep)[incidence.ask]
+    row, ask = incidence.row[chosen], incidence.ask[chosen]
+    paths = Incidence(row, ask, incidence.take[chosen] * minima[ask]).paths(len(minima))
+    return _refused(paths, left, ordered(np.unique(ask).tolist()))
+
+
+def _refused(needs: Sequence[Sequence[tuple[int, float]]], left: list[float], order: Sequence[int]) -> list[int]:
+    """Scan in order: who fits takes its needs, by row, of what is left there."""
     refused = []
-    for ask in ordered(list(paths)):
-        needs = [(row, take * float(minima[ask])) for row, take in paths[ask]]
-        if all(need <= left[row] for row, need in needs):
-            for row, need in needs:
-                left[row] -= need
+    for ask in order:
+        for row, need in needs[ask]:
+            if need > left[row]:
+                refused.append(ask)
+                break
         else:
-            refused.append(ask)
-    admitted[refused] = False
-    return admitted, refused
-
-
-def _paths(incidence: Incidence, crowded: BoolArray, in_doubt: BoolArray) -> dict[int, list[tuple[int, float]]]:
-    """The crowded rows of every ask that is in doubt and crosses one."""
-    chosen = crowded[incidence.row] & in_doubt[incidence.ask]
-    paths: dict[int, list[tuple[int, float]]] = {}
-    rows, takes = incidence.row[chosen].tolist(), incidence.take[chosen].tolist()
-    for ask, row, take in zip(incidence.ask[chosen].tolist(), rows, takes, strict=True):
-        paths.setdefault(ask, []).append((row, take))
-    return paths
+            for row, need in needs[ask]:
+                left[row] -= need
+    return refused

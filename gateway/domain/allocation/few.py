@@ -20,21 +20,22 @@ Path = Sequence[tuple[int, float]]
 
 @dataclass(slots=True)
 class _Row:
-    """What is left of a row, and its members that still rise: (onset, slope, low, ask)."""
+    """What is left of a row, and its members that still rise: by ask (onset, slope, low, slope * start)."""
 
     left: float
-    free: dict[int, tuple[float, float, float]]
+    free: dict[int, tuple[float, float, float, float]]
 
     def level(self) -> float:
-        """The level at which ``sum(max(slope * level, low))`` of the free members is ``left``."""
-        waiting = sum(low for _, _, low in self.free.values())
-        rising, level = 0.0, 0.0
-        for onset, slope, low in sorted(self.free.values()):
-            if rising * onset + waiting > self.left:
+        """The level at which ``sum(max(slope * (level - start), low))`` of the free members is ``left``."""
+        waiting = sum(low for _, _, low, _ in self.free.values())
+        rising, behind, level = 0.0, 0.0, 0.0
+        for onset, slope, low, late in sorted(self.free.values()):
+            if rising * onset - behind + waiting > self.left:
                 break
             rising += slope
             waiting -= low
-            level = max(self.left - waiting, 0.0) / rising
+            behind += late
+            level = max((self.left - waiting + behind) / rising, 0.0)
         return level
 
 
@@ -44,8 +45,9 @@ def fill_few(
     caps: Sequence[float],
     mins: Sequence[float],
     weights: Sequence[float],
+    starts: Sequence[float],
 ) -> tuple[list[float], list[int]]:
-    """Weighted max-min of admitted asks: ``clip(weight * level, min, cap)`` each.
+    """Max-min of admitted asks: ``clip(weight * (level - start), min, cap)`` each.
 
     Args:
         room: headroom by row, finite.
@@ -54,9 +56,9 @@ def fill_few(
     Returns:
         By ask: what it gets, and the row that stopped it (``NO_LIMIT`` for a satisfied ask).
     """
-    rows = _rows_that_can_fill(paths, room, caps, mins, weights)
+    rows = _rows_that_can_fill(paths, room, caps, mins, weights, starts)
     given, stop = list(caps), [NO_LIMIT] * len(caps)
-    own = [cap / weight for cap, weight in zip(caps, weights, strict=True)]
+    own = [start + cap / weight for cap, weight, start in zip(caps, weights, starts, strict=True)]
     rising = dict.fromkeys(ask for row in rows.values() for ask in row.free)
     while rows:
         levels = {number: row.level() for number, row in rows.items()}
@@ -67,7 +69,7 @@ def fill_few(
         if not stopped:
             stopped = list(rows[fullest].free)
             for ask in stopped:
-                given[ask] = min(max(weights[ask] * level, mins[ask]), caps[ask])
+                given[ask] = min(max(weights[ask] * (level - starts[ask]), mins[ask]), caps[ask])
                 stop[ask] = NO_LIMIT if given[ask] >= caps[ask] else fullest
         for ask in stopped:
             del rising[ask]
@@ -76,7 +78,12 @@ def fill_few(
 
 
 def _rows_that_can_fill(
-    paths: Sequence[Path], room: Sequence[float], caps: Sequence[float], mins: Sequence[float], weights: Sequence[float]
+    paths: Sequence[Path],
+    room: Sequence[float],
+    caps: Sequence[float],
+    mins: Sequence[float],
+    weights: Sequence[float],
+    starts: Sequence[float],
 ) -> dict[int, _Row]:
     wanted: dict[int, float] = {}
     for ask, path in enumerate(paths):
@@ -88,7 +95,8 @@ def _rows_that_can_fill(
             for row, take in path:
                 if row in rows:
                     slope = take * weights[ask]
-                    rows[row].free[ask] = (mins[ask] / weights[ask], slope, take * mins[ask])
+                    onset = starts[ask] + mins[ask] / weights[ask]
+                    rows[row].free[ask] = (onset, slope, take * mins[ask], slope * starts[ask])
     return rows
 
 
@@ -135,29 +143,56 @@ def admit_few(
     return refused
 
 
-def fill_few_tiers(
+def fill_one_by_one(
+    paths: Sequence[Path],
+    room: Sequence[float],
+    caps: Sequence[float],
+    mins: Sequence[float],
+    order: Sequence[int],
+) -> tuple[list[float], list[int]]:
+    """Reserve all minima, then give each ask in turn as much as its rows have left.
+
+    Returns:
+        By ask: what it gets, and the row that stopped it (``NO_LIMIT`` for a satisfied ask).
+    """
+    given, stop = list(mins), [NO_LIMIT] * len(caps)
+    left = list(room)
+    for ask, path in enumerate(paths):
+        for row, take in path:
+            left[row] -= take * given[ask]
+    for ask in order:
+        more, at = caps[ask] - mins[ask], NO_LIMIT
+        for row, take in paths[ask]:
+            if left[row] < take * more:
+                more, at = max(left[row], 0.0) / take, row
+        given[ask], stop[ask] = mins[ask] + more if at != NO_LIMIT else caps[ask], at
+        for row, take in paths[ask]:
+            left[row] -= take * more
+    return given, stop
+
+
+def fill_in_turns(
     paths: Sequence[Path],
     room: Sequence[float],
     caps: Sequence[float],
     mins: Sequence[float],
     weights: Sequence[float],
-    priorities: Sequence[int],
+    tiers: Sequence[Sequence[int]],
 ) -> tuple[list[float], list[int]]:
-    """Reserve all minima, then fill tier after tier from the highest priority."""
+    """Reserve all minima, then fill tier after tier, max-min inside each; see :func:`fill_few`."""
     given, stop = list(mins), [NO_LIMIT] * len(caps)
-    for tier in sorted(set(priorities), reverse=True):
-        mine = [ask for ask, priority in enumerate(priorities) if priority == tier]
+    for mine in tiers:
         left = list(room)
-        for ask, path in enumerate(paths):
-            if priorities[ask] != tier:
-                for row, take in path:
-                    left[row] -= take * given[ask]
+        for ask in set(range(len(caps))).difference(mine):
+            for row, take in paths[ask]:
+                left[row] -= take * given[ask]
         filled, at = fill_few(
             [paths[ask] for ask in mine],
             [max(value, 0.0) for value in left],
             [caps[ask] for ask in mine],
             [mins[ask] for ask in mine],
             [weights[ask] for ask in mine],
+            [0.0] * len(mine),
         )
         for n, ask in enumerate(mine):
             given[ask], stop[ask] = filled[n], at[n]

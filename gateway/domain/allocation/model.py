@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from math import isfinite
 from typing import Literal
 
@@ -17,17 +16,6 @@ from gateway.domain.errors import InfeasibleAllocation
 PHASES = ("L1", "L2", "L3")
 
 Unit = Literal["W", "A"]
-
-
-class Policy(StrEnum):
-    """How what is scarce is shared among what was admitted."""
-
-    MAX_MIN = "max_min"
-    """Equal level for all; weights are not looked at."""
-    WEIGHTED_MAX_MIN = "weighted_max_min"
-    """Level times weight."""
-    STRICT_PRIORITY = "strict_priority"
-    """All minima first, then tier after tier, by level times weight inside a tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +71,8 @@ class Ask:
         priority: higher comes first.
         deadline: smaller comes first among equal priorities; ``None`` comes last.
         phases: phases used, for unit A; none named counts as all three.
+        arrived: when it came, on the deadlines' clock, s; ``None`` comes last (FCFS).
+        laxity_s: how long it could wait and still be ready (``policy.laxity_s``); ``None`` is not known.
         keep: the minimum cannot be taken away. It is reserved before all others, and where such
             minima alone exceed a limit they stand as a violation instead of falling to 0.
         voltage_v: phase to neutral, where it is not the problem's (unit A).
@@ -104,6 +94,8 @@ class Ask:
     keep: bool = False
     voltage_v: float | None = None
     loose: bool = False
+    arrived: float | None = None
+    laxity_s: float | None = None
 
     def __post_init__(self) -> None:
         if not (isfinite(self.max) and 0 <= self.min <= self.max):
@@ -112,8 +104,9 @@ class Ask:
             raise InfeasibleAllocation(f"ask {self.id}: weight {self.weight!r} is not a finite number above 0")
         if self.voltage_v is not None and not (isfinite(self.voltage_v) and self.voltage_v > 0):
             raise InfeasibleAllocation(f"ask {self.id}: voltage {self.voltage_v!r} V is not a finite number above 0")
-        if self.deadline is not None and not isfinite(self.deadline):
-            raise InfeasibleAllocation(f"ask {self.id}: deadline {self.deadline!r} is not finite; leave it out")
+        for name, value in (("deadline", self.deadline), ("arrived", self.arrived), ("laxity_s", self.laxity_s)):
+            if value is not None and not isfinite(value):
+                raise InfeasibleAllocation(f"ask {self.id}: {name} {value!r} is not finite; leave it out")
         if len(set(self.phases)) != len(self.phases) or not set(self.phases) <= set(PHASES):
             raise InfeasibleAllocation(f"ask {self.id}: phases {self.phases!r} are not distinct ones of {PHASES}")
 
@@ -144,6 +137,18 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
+class Stay:
+    """What has become of an ask: admitted or refused since an instant, s on the asks' clock.
+
+    ``room_since``: since when a refused one has had room for a restart.
+    """
+
+    admitted: bool
+    since: float
+    room_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filling:
     """The answer, unrounded.
 
@@ -154,6 +159,7 @@ class Filling:
         headroom: by ``place:label``, what the limit leaves to asks, floored at 0, in its own unit.
         violations: limits that fixed load and kept minima exceed (``LOAD_EXCEEDS_LIMIT``).
         minimum: by ask; needed to round.
+        stays: by ask, since when it is admitted or refused; empty where no past was given.
     """
 
     allocation: Mapping[str, float]
@@ -162,6 +168,7 @@ class Filling:
     headroom: Mapping[str, float]
     violations: tuple[Violation, ...]
     minimum: Mapping[str, float]
+    stays: Mapping[str, Stay] = field(default_factory=dict)
 
     @property
     def standing(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.domain.allocation.admission import Incidence
-from gateway.domain.allocation.arrays import BoolArray, FloatArray, IntArray, running, summed
+from gateway.domain.allocation.arrays import BoolArray, FloatArray, Groups, IntArray, Rise, levels, summed
 from gateway.domain.allocation.tree import NO_LIMIT
 
 SAME_LEVEL = 1e-12
@@ -21,83 +21,71 @@ SAME_LEVEL = 1e-12
 
 
 @dataclass(slots=True)
-class _Round:
-    """What changes from round to round, by ask and by row."""
+class _Open:
+    """The rows that can still fill up, with what is left of them, and their pairs with asks that still rise."""
 
-    given: FloatArray
-    bottleneck: IntArray
-    free: BoolArray
+    numbers: IntArray
     room: FloatArray
+    row: IntArray
+    ask: IntArray
+    take: FloatArray
+
+    def keep(self, rows: BoolArray, pairs: BoolArray) -> None:
+        """Leave out the other rows, and the other pairs with them."""
+        pairs = pairs & rows[self.row]
+        self.row = (np.cumsum(rows) - 1)[self.row[pairs]]
+        self.ask, self.take = self.ask[pairs], self.take[pairs]
+        self.numbers, self.room = self.numbers[rows], self.room[rows]
+
+    def leave_out_slack(self, high: FloatArray) -> None:
+        """Forget the rows that their members cannot fill, even with all they want."""
+        wanted = summed(self.row, self.take * high[self.ask], len(self.room))
+        over = wanted > self.room * (1 + SAME_LEVEL)
+        self.keep(over, np.ones(len(self.row), dtype=np.bool_))
 
 
-def fill_rows(
-    incidence: Incidence, room: FloatArray, caps: FloatArray, mins: FloatArray, weights: FloatArray
-) -> tuple[FloatArray, IntArray]:
-    """Weighted max-min of admitted asks: ``clip(weight * level, min, cap)`` each.
+def fill_rows(incidence: Incidence, room: FloatArray, rise: Rise) -> tuple[FloatArray, IntArray]:
+    """Max-min of admitted asks.
 
     Args:
+        incidence: its pairs in the order of their rows.
         room: headroom by row, finite.
-        caps: by ask; an ask that was not admitted has cap and minimum 0.
+        rise: by ask; one that was not admitted has 0 as its low and high.
 
     Returns:
         By ask: what it gets, and the row that stopped it (``NO_LIMIT`` for a satisfied ask).
     """
-    onset = mins / weights
-    order = np.lexsort((onset[incidence.ask], incidence.row))
-    sorted_rows = Incidence(incidence.row[order], incidence.ask[order], incidence.take[order])
-    now = _Round(
-        given=np.zeros(len(caps)),
-        bottleneck=np.full(len(caps), NO_LIMIT, dtype=np.intp),
-        free=np.ones(len(caps), dtype=np.bool_),
-        room=room.astype(np.float64, copy=True),
+    given = rise.high.astype(np.float64, copy=True)
+    bottleneck = np.full(len(given), NO_LIMIT, dtype=np.intp)
+    still = _Open(
+        np.arange(len(room)), room.astype(np.float64, copy=True), incidence.row, incidence.ask, incidence.take
     )
-    while now.free.any():
-        _round(now, sorted_rows, caps, mins, weights)
-    now.bottleneck[now.given >= caps] = NO_LIMIT
-    return now.given, now.bottleneck
+    still.leave_out_slack(rise.high)
+    sated = rise.sated()
+    while len(still.room):
+        _round(still, rise, sated, given, bottleneck)
+        still.leave_out_slack(rise.high)
+    bottleneck[given >= rise.high] = NO_LIMIT
+    return given, bottleneck
 
 
-def _round(now: _Round, incidence: Incidence, caps: FloatArray, mins: FloatArray, weights: FloatArray) -> None:
-    """Stop every free ask that meets its own cap or a local bottleneck. At least one stops."""
-    live = now.free[incidence.ask]
-    row, ask, take = incidence.row[live], incidence.ask[live], incidence.take[live]
-    level = row_levels(row, take * weights[ask], take * mins[ask], (mins / weights)[ask], now.room)
-    lowest = np.full(len(caps), np.inf)
-    np.minimum.at(lowest, ask, level[row])
-    own = caps / weights
-    sated = now.free & (own <= lowest * (1 + SAME_LEVEL))
-    meets = np.full(len(now.room), np.inf)
-    np.minimum.at(meets, row, np.minimum(lowest, own)[ask])
-    tight = level <= meets * (1 + SAME_LEVEL)
-    stops = tight[row]
-    now.bottleneck[ask[stops]] = row[stops]
-    now.bottleneck[sated] = NO_LIMIT
-    stopped = np.zeros(len(caps), dtype=np.bool_)
-    stopped[ask[stops]] = True
-    stopped |= sated
-    value = np.clip(weights * np.minimum(lowest, own), mins, caps)
-    now.given[stopped] = value[stopped]
-    gone = stopped[ask]
-    used = summed(row[gone], (take * now.given[ask])[gone], len(now.room))
-    now.room = np.maximum(now.room - used, 0.0)
-    now.free &= ~stopped
-
-
-def row_levels(row: IntArray, slope: FloatArray, low: FloatArray, onset: FloatArray, room: FloatArray) -> FloatArray:
-    """By row, the level at which ``sum(max(slope * level, low))`` over its pairs is ``room``.
-
-    Pairs come sorted by row and by ``onset`` (``low / slope``) inside it. 0 where the lows alone
-    fill the room, ``inf`` where a row has no pair.
-    """
-    count = len(room)
-    pairs = np.bincount(row, minlength=count)
-    first = np.cumsum(pairs) - pairs
-    rising = running(slope, first, row)
-    waiting = summed(row, low, count)[row] - running(low, first, row)
-    fits = rising * onset + waiting <= room[row]
-    reached = summed(row, fits, count).astype(np.intp)
-    level = np.where(pairs > 0, 0.0, np.inf)
-    some = np.flatnonzero(reached > 0)
-    at = first[some] + reached[some] - 1
-    level[some] = np.maximum(room[some] - waiting[at], 0.0) / rising[at]
-    return level
+def _round(still: _Open, rise: Rise, sated: FloatArray, given: FloatArray, bottleneck: IntArray) -> None:
+    """Stop every ask that meets its own maximum or a local bottleneck. At least one stops."""
+    groups = Groups.of(still.row, len(still.room))
+    level = levels(groups, still.take, rise.of(still.ask), still.room)
+    here = groups.spread(level)
+    lowest = np.full(len(given), np.inf)
+    np.minimum.at(lowest, still.ask, here)
+    # Who is satisfied before any of its rows fills stays so: levels never fall.
+    held = sated > lowest
+    meets = np.minimum.reduceat(np.where(held, lowest, np.inf)[still.ask], groups.first)
+    stops = groups.spread(level <= meets * (1 + SAME_LEVEL)) & held[still.ask]
+    stopped = ~held
+    stopped[still.ask[stops]] = True
+    bottleneck[still.ask[stops]] = still.numbers[still.row[stops]]
+    last = held & stopped
+    given[last] = rise.of(last).at(lowest[last])
+    gone = stopped[still.ask]
+    used = summed(still.row, np.where(gone, still.take * given[still.ask], 0.0), len(level))
+    still.room = np.maximum(still.room - used, 0.0)
+    still.keep(summed(still.row, ~gone, len(level)) > 0, ~gone)

@@ -10,13 +10,13 @@ by a single sort.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gateway.domain.allocation.admission import Incidence
-from gateway.domain.allocation.arrays import FloatArray, IntArray, running, summed
+from gateway.domain.allocation.arrays import BoolArray, FloatArray, Groups, IntArray, Rise, levels, summed
 from gateway.domain.allocation.model import Place
 from gateway.domain.errors import InfeasibleAllocation
 
@@ -31,7 +31,7 @@ SLACK = 1e-9
 class Layer:
     """The places of one depth that have asks at or below them.
 
-    ``group[n]`` is the position in ``places`` of the place above ask ``members[n]``.
+    ``group[n]`` is the position in ``places`` of the place above ask ``members[n]``; members come in its order.
     """
 
     places: IntArray
@@ -68,7 +68,6 @@ class CompiledTree:
             raise InfeasibleAllocation("two places have the same id")
         self._above = tuple(self._parent(place) for place in places)
         self.parent = np.array(self._above, dtype=np.intp)
-        self._paths: dict[int, tuple[int, ...]] = {}
         self._generations = self._by_depth()
 
     def _parent(self, place: Place) -> int:
@@ -94,30 +93,50 @@ class CompiledTree:
             raise InfeasibleAllocation("the places form a cycle")
         return tuple(generations)
 
+    def members(self, at: IntArray) -> Callable[[int], IntArray]:
+        """For asks that sit at these places: what gives the numbers of those at or below a place."""
+        first, size = self._tour()
+        order = np.argsort(first[at], kind="stable")
+        seated = first[at][order]
+
+        def below(place: int) -> IntArray:
+            ends = np.searchsorted(seated, [first[place], first[place] + size[place]])
+            return np.sort(order[ends[0] : ends[1]])
+
+        return below
+
+    def children(self, place: int) -> IntArray:
+        """The places right below one; ``NO_LIMIT`` asks for the roots."""
+        return np.flatnonzero(self.parent == place)
+
+    def _tour(self) -> tuple[IntArray, IntArray]:
+        """By place, its number when everything below a place comes right after it, and how many come so, itself too."""
+        size = self.with_below(np.ones(len(self.ids))).astype(np.intp)
+        first = np.zeros(len(self.ids), dtype=np.intp)
+        for generation in self._generations:
+            above = self.parent[generation]
+            before = np.cumsum(size[generation]) - size[generation]
+            # Siblings stand side by side in a generation.
+            eldest = np.append(True, above[1:] != above[:-1])
+            before -= before[np.flatnonzero(eldest)[np.cumsum(eldest) - 1]]
+            first[generation] = before + np.where(above < 0, 0, first[above] + 1)
+        return first, size
+
     def with_below(self, own: FloatArray) -> FloatArray:
         """By place, the sum of ``own`` at it and everywhere below it."""
         total = own.astype(np.float64, copy=True)
+        if not total.any():
+            return total
         for generation in reversed(self._generations[1:]):
             np.add.at(total, self.parent[generation], total[generation])
         return total
 
-    def sums(self, own: Mapping[int, float]) -> dict[int, float]:
-        """The same for few places with anything of their own: only those at or above one are named."""
-        total: dict[int, float] = {}
-        for place, value in own.items():
-            if value:
-                for above in self.path(place):
-                    total[above] = total.get(above, 0.0) + value
-        return total
-
-    def path(self, place: int) -> tuple[int, ...]:
+    def path(self, place: int) -> list[int]:
         """The place and everything above it, up to its root."""
-        known = self._paths.get(place)
-        if known is None:
-            above = self._above[place]
-            known = (place,) if above < 0 else (place, *self.path(above))
-            self._paths[place] = known
-        return known
+        path = [place]
+        while (above := self._above[path[-1]]) >= 0:
+            path.append(above)
+        return path
 
     def at(self, place: str) -> int:
         """The number of a place at which an ask sits.
@@ -130,13 +149,9 @@ class CompiledTree:
         except KeyError as unknown:
             raise InfeasibleAllocation(f"an ask sits at {unknown}, which is no place") from None
 
-    def seat(self, places: Sequence[str]) -> Seats:
-        """Compile the places at which asks sit, one each.
-
-        Raises:
-            InfeasibleAllocation: an ask at an unknown place.
-        """
-        at = np.array([self.at(place) for place in places], dtype=np.intp)
+    def seat(self, at: IntArray) -> Seats:
+        """Compile the places at which asks sit, by number, one each."""
+        count, at = len(at), at.copy()
         depth = np.empty(len(self.ids), dtype=np.intp)
         for number, generation in enumerate(self._generations):
             depth[generation] = number
@@ -144,85 +159,51 @@ class CompiledTree:
         for number in reversed(range(len(self._generations))):
             members = np.flatnonzero(depth[at] == number)
             if len(members):
+                members = members[np.argsort(at[members], kind="stable")]
                 places_here, group = np.unique(at[members], return_inverse=True)
                 layers.append(Layer(places_here, members, group.astype(np.intp)))
                 at[members] = self.parent[at[members]]
-        return Seats(len(places), tuple(layers))
+        return Seats(count, tuple(layers))
 
-    def fill(
-        self, seats: Seats, headroom: FloatArray, caps: FloatArray, mins: FloatArray, weights: FloatArray
-    ) -> tuple[FloatArray, IntArray]:
-        """Weighted max-min of admitted asks: ``clip(weight * level, min, cap)`` each.
+    def fill(self, seats: Seats, headroom: FloatArray, asked: Rise) -> tuple[FloatArray, IntArray]:
+        """Max-min of admitted asks.
 
         Args:
             headroom: by place, W left to asks at and below it; ``inf`` where there is no limit.
-            caps: by ask, W; an ask that was not admitted has cap and minimum 0.
+            asked: by ask, W; one that was not admitted has 0 as its low and high.
 
         Returns:
             By ask: W, and the place that stopped it (``NO_LIMIT`` for a satisfied ask). Where
             minima alone exceed a headroom, all below it get their minima.
         """
-        given = caps.astype(np.float64, copy=True)
+        rise = Rise(asked.low, asked.high.astype(np.float64, copy=True), asked.weight, asked.start)
         bottleneck = np.full(seats.count, NO_LIMIT, dtype=np.intp)
         for layer in seats.layers:
-            _clear(layer, headroom[layer.places], given, mins, weights, bottleneck)
-        bottleneck[given >= caps] = NO_LIMIT
-        return given, bottleneck
+            clear(layer, headroom[layer.places], rise, bottleneck)
+        bottleneck[rise.high >= asked.high] = NO_LIMIT
+        return rise.high, bottleneck
 
 
-def _clear(
-    layer: Layer, room: FloatArray, given: FloatArray, mins: FloatArray, weights: FloatArray, bottleneck: IntArray
-) -> None:
-    """Cut ``given`` below every place of the layer whose room it exceeds."""
-    wanted = summed(layer.group, given[layer.members], len(room))
+def clear(layer: Layer, room: FloatArray, rise: Rise, bottleneck: IntArray) -> BoolArray:
+    """Cut ``rise.high`` below every place of the layer whose room it exceeds; which places these are."""
+    high = rise.high[layer.members]
+    alone = len(layer.places) == len(layer.members)
+    wanted = high if alone else summed(layer.group, high, len(room))
     over = wanted > room + SLACK
     if not over.any():
-        return
+        return over
     chosen = over[layer.group]
-    asks = layer.members[chosen]
-    group = (np.cumsum(over) - 1)[layer.group[chosen]]
-    low, high, weight = mins[asks], given[asks], weights[asks]
-    share = weight * levels(group, room[over], weight, low, high)[group]
-    given[asks] = np.clip(share, low, high)
+    asks, group = layer.members[chosen], layer.group[chosen]
+    here = rise.of(asks)
+    if alone:
+        share = room[group]
+    else:
+        level = np.empty(len(room))
+        level[over] = levels(Groups.of((np.cumsum(over) - 1)[group], int(over.sum())), None, here, room[over])
+        share = here.weight * (level[group] - here.start)
+    rise.high[asks] = np.minimum(np.maximum(share, here.low), here.high)
     # An ask that its minimum holds up here is bound here too: a limit further down that had
     # cut it may be slack again once its neighbours are cut.
-    cut = share < high
-    bottleneck[asks[cut]] = layer.places[layer.group[chosen]][cut]
-
-
-def levels(group: IntArray, room: FloatArray, weight: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
-    """By group, the level at which ``sum(clip(weight * level, low, high))`` is ``room``.
-
-    Every group has a member and asks for more than its room. 0 where the lows alone fill it.
-    """
-    count = len(room)
-    lifted = low > 0
-    at = np.concatenate([high / weight, (low / weight)[lifted]])
-    turn = np.concatenate([-weight, weight[lifted]])
-    who = np.concatenate([group, group[lifted]])
-    order = np.lexsort((at, who))
-    at, turn, who = at[order], turn[order], who[order]
-    first = np.searchsorted(who, np.arange(count))
-    slope = summed(group, np.where(lifted, 0.0, weight), count)
-    before = slope[who] + running(turn, first, who) - turn
-    previous = np.roll(at, 1)
-    previous[first] = 0.0
-    base = summed(group, low, count)
-    reached = base[who] + running(before * (at - previous), first, who)
-    short = summed(who, reached < room[who], count).astype(np.intp)
-    last = np.append(first[1:], len(who)) - 1
-    stop = np.minimum(first + short, last)
-    flat = before[stop] <= 0
-    back = np.where(flat, 0.0, (reached[stop] - room) / np.where(flat, 1.0, before[stop]))
-    return _polished(np.maximum(at[stop] - back, 0.0), group, room, weight, low, high)
-
-
-def _polished(
-    level: FloatArray, group: IntArray, room: FloatArray, weight: FloatArray, low: FloatArray, high: FloatArray
-) -> FloatArray:
-    """The same level without the rounding that long running sums gather."""
-    share = weight * level[group]
-    rising = (share > low) & (share < high)
-    settled = summed(group, np.where(rising, 0.0, np.clip(share, low, high)), len(room))
-    slope = summed(group, np.where(rising, weight, 0.0), len(room))
-    return np.where(slope > 0, np.maximum(room - settled, 0.0) / np.where(slope > 0, slope, 1.0), level)
+    cut = share < here.high
+    bottleneck[asks[cut]] = layer.places[group[cut]]
+    return over

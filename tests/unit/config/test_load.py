@@ -11,6 +11,7 @@ import pytest
 from gateway.config import SiteConfig, load
 from gateway.domain.envelope import BindingPolicy, FallbackRule, LossPolicy
 from gateway.domain.quantities import Phase
+from gateway.domain.sharing import Policy
 from gateway.ports.adapter import Trust
 from gateway.ports.grid import CertificateMatch
 from gateway.testing.stage import build_stage, write_site
@@ -40,6 +41,12 @@ def test_paths_are_absolute_and_relative_to_the_files_folder(depot: SiteFile, mo
     assert config.store.path == depot.folder / "gridgate.db"
     assert config.listeners["grid"].certificate == depot.folder / "pki/grid/server.pem"
     assert config.identities["grid"].key == depot.folder / "pki/grid/client/depot.key"
+
+
+def test_a_site_may_say_how_it_shares(depot: SiteFile) -> None:
+    assert depot.load().sharing is None
+    depot.tell("site.sharing", "edf")
+    assert depot.load().sharing is Policy.EDF
 
 
 def test_the_digest_is_that_of_the_files_bytes(depot: SiteFile) -> None:

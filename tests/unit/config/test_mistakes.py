@@ -33,6 +33,7 @@ SHAPES = [
     ("site.id", 7, "value"),
     ("site.id", "a b", "value"),
     ("site.operator_domain", "https://example.org", "value"),
+    ("site.sharing", "fairly", "value"),
     ("site.timezone", GONE, "missing-key"),
     ("site.timezone", "Europe/Berlim", "timezone"),
     ("site.timezone", "../etc/passwd", "value"),

@@ -15,6 +15,7 @@ from gateway.domain.allocation import (
     Limit,
     Place,
     Policy,
+    Rise,
     allocate,
     round_down,
 )
@@ -31,7 +32,7 @@ def by_phase(**amperes: float) -> dict[str, tuple[Limit, ...]]:
     return {phase: (Limit(f"limit_a:{phase}", value),) for phase, value in amperes.items()}
 
 
-def shares(*asks: Ask, at: Place, policy: Policy = Policy.MAX_MIN) -> Filling:
+def shares(*asks: Ask, at: Place, policy: Policy = Policy.EQUAL) -> Filling:
     return allocate([at], asks, policy)
 
 
@@ -44,7 +45,7 @@ def test_a_feeder_is_cleared_before_the_site() -> None:
     filling = allocate(
         [limited("site", 40_000), limited("f", 12_000, "site")],
         [Ask("a", "f", 11_040), Ask("b", "f", 11_040), Ask("c", "site", 22_080), Ask("d", "site", 22_080)],
-        Policy.MAX_MIN,
+        Policy.EQUAL,
     )
     assert filling.allocation == {"a": 6_000, "b": 6_000, "c": 14_000, "d": 14_000}
     assert words(filling) == {"a": "f:limit_w", "b": "f:limit_w", "c": "site:limit_w", "d": "site:limit_w"}
@@ -55,7 +56,7 @@ def test_a_phase_that_a_car_does_not_use_does_not_slow_it() -> None:
     site = Place("site", None, limits_a=by_phase(L1=32, L2=32, L3=32))
     asks = [Ask(f"s{n}", "site", 32, phases=("L1",)) for n in range(3)]
     asks += [Ask("t", "site", 32, phases=("L1", "L2", "L3")), Ask("q", "site", 32, phases=("L2",))]
-    filling = allocate([site], asks, Policy.MAX_MIN, unit="A")
+    filling = allocate([site], asks, Policy.EQUAL, unit="A")
     assert filling.allocation == {"s0": 8, "s1": 8, "s2": 8, "t": 8, "q": 24}
 
 
@@ -63,7 +64,7 @@ def test_load_above_a_phase_limit_stops_those_on_that_phase_alone_and_is_named()
     """allocator.md §16, example 4."""
     site = Place("site", None, limits_a=by_phase(L1=25, L2=25, L3=25), fixed_a={"L3": 25.8})
     asks = [Ask("single", "site", 16, 6, phases=("L1",)), Ask("three", "site", 16, 6)]
-    filling = allocate([site], asks, Policy.MAX_MIN, unit="A")
+    filling = allocate([site], asks, Policy.EQUAL, unit="A")
     assert filling.allocation == {"single": 16, "three": 0}
     assert filling.not_admitted == ("three",)
     assert [(v.place, v.label) for v in filling.violations] == [("site", "limit_a:L3")]
@@ -73,7 +74,7 @@ def test_load_above_a_phase_limit_stops_those_on_that_phase_alone_and_is_named()
 def test_power_and_current_hold_together() -> None:
     site = Place("site", None, (Limit("limit_w", 6_900),), by_phase(L1=16), fixed_a={"L2": 10})
     asks = [Ask("one", "site", 32, phases=("L1",)), Ask("two", "site", 32, phases=("L2", "L3"))]
-    filling = allocate([site], asks, Policy.MAX_MIN, unit="A", voltage_v=230)
+    filling = allocate([site], asks, Policy.EQUAL, unit="A", voltage_v=230)
     assert filling.allocation == pytest.approx({"one": 20 / 3, "two": 20 / 3})
     assert filling.headroom == {"site:limit_w": 4_600, "site:limit_a:L1": 16}
 
@@ -96,7 +97,7 @@ def test_a_limit_of_zero_gives_nothing_and_no_limit_gives_all() -> None:
 def test_a_bottleneck_that_went_slack_is_not_blamed() -> None:
     """The feeder cuts one to its minimum, then the site cuts the other: only the site is full at the end."""
     tree = [limited("site", 4_500), limited("f", 5_000, "site")]
-    filling = allocate(tree, [Ask("a", "f", 9_000, 4_000), Ask("b", "f", 20_000)], Policy.MAX_MIN)
+    filling = allocate(tree, [Ask("a", "f", 9_000, 4_000), Ask("b", "f", 20_000)], Policy.EQUAL)
     assert filling.allocation == {"a": 4_000, "b": 500}
     assert words(filling) == {"a": "site:limit_w", "b": "site:limit_w"}
 
@@ -110,7 +111,7 @@ def test_weights_count_only_where_the_policy_says_so() -> None:
     asks = (Ask("a", "site", 22_080), Ask("b", "site", 22_080, weight=3))
     site = limited("site", 20_000)
     assert shares(*asks, at=site).allocation == {"a": 10_000, "b": 10_000}
-    assert shares(*asks, at=site, policy=Policy.WEIGHTED_MAX_MIN).allocation == {"a": 5_000, "b": 15_000}
+    assert shares(*asks, at=site, policy=Policy.WEIGHTED).allocation == {"a": 5_000, "b": 15_000}
 
 
 def test_strict_priority_reserves_the_minima_of_the_last_tier_first() -> None:
@@ -151,14 +152,14 @@ def test_a_kept_minimum_is_reserved_before_any_priority() -> None:
 def test_kept_minima_above_a_limit_stand_as_a_violation_and_do_not_leak() -> None:
     tree = [limited("site", 50_000), limited("f", 3_000, "site")]
     asks = [Ask("kept", "f", 9_000, 4_140, keep=True), Ask("a", "f", 9_000), Ask("b", "site", 22_080)]
-    filling = allocate(tree, asks, Policy.MAX_MIN)
+    filling = allocate(tree, asks, Policy.EQUAL)
     assert filling.allocation == {"kept": 4_140, "a": 0, "b": 22_080}
     assert filling.standing == {"f": 1_140}
 
 
 def test_load_above_a_limit_is_a_standing_violation_with_its_size() -> None:
     tree = [limited("site", 50_000, fixed_w=1_000), limited("f", 3_000, "site", fixed_w=8_000)]
-    filling = allocate(tree, [Ask("a", "f", 9_000), Ask("b", "site", 60_000)], Policy.MAX_MIN)
+    filling = allocate(tree, [Ask("a", "f", 9_000), Ask("b", "site", 60_000)], Policy.EQUAL)
     assert filling.standing == {"f": 5_000}
     assert filling.allocation == {"a": 0, "b": 41_000}
     assert filling.headroom == {"site:limit_w": 41_000, "f:limit_w": 0}
@@ -187,7 +188,7 @@ def test_nothing_asked_is_a_filling_too() -> None:
 def test_a_current_limit_is_never_silently_dropped_in_watts() -> None:
     site = Place("site", None, limits_a=by_phase(L1=32))
     with pytest.raises(InfeasibleAllocation, match="L1 cannot be held in unit W"):
-        allocate([site], [], Policy.MAX_MIN)
+        allocate([site], [], Policy.EQUAL)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +202,14 @@ def test_a_current_limit_is_never_silently_dropped_in_watts() -> None:
 )
 def test_places_that_are_no_tree_are_refused(places: list[Place], message: str) -> None:
     with pytest.raises(InfeasibleAllocation, match=message):
-        allocate(places, [], Policy.MAX_MIN)
+        allocate(places, [], Policy.EQUAL)
 
 
 def test_an_ask_needs_a_known_place_and_its_own_id() -> None:
     with pytest.raises(InfeasibleAllocation, match="'garage', which is no place"):
-        allocate([Place("site", None)], [Ask("a", "garage", 1)], Policy.MAX_MIN)
+        allocate([Place("site", None)], [Ask("a", "garage", 1)], Policy.EQUAL)
     with pytest.raises(InfeasibleAllocation, match="two asks"):
-        allocate([Place("site", None)], [Ask("a", "site", 1), Ask("a", "site", 2)], Policy.MAX_MIN)
+        allocate([Place("site", None)], [Ask("a", "site", 1), Ask("a", "site", 2)], Policy.EQUAL)
 
 
 @pytest.mark.parametrize("value", [-1.0, NAN, INFINITY])
@@ -218,7 +219,7 @@ def test_numbers_that_mean_nothing_are_refused_where_they_enter(value: float) ->
         lambda: Ask("a", "site", value),
         lambda: Ask("a", "site", 10, value),
         lambda: Ask("a", "site", 10, weight=value),
-        lambda: allocate([], [], Policy.MAX_MIN, voltage_v=value),
+        lambda: allocate([], [], Policy.EQUAL, voltage_v=value),
     ):
         with pytest.raises(InfeasibleAllocation):
             build()
@@ -249,9 +250,9 @@ def test_bounds_and_phases_that_contradict_themselves_are_refused() -> None:
 
 def test_a_compiled_tree_serves_many_fillings() -> None:
     tree = CompiledTree([Place("site", None), Place("f", "site")])
-    seats = tree.seat(["f", "f", "site"])
-    caps, none, even = np.array([9.0, 9.0, 9.0]), np.zeros(3), np.ones(3)
-    free, nobody = tree.fill(seats, np.array([np.inf, np.inf]), caps, none, even)
-    tight, who = tree.fill(seats, np.array([9.0, 4.0]), caps, none, even)
+    seats = tree.seat(np.array([1, 1, 0]))
+    rise = Rise(low=np.zeros(3), high=np.array([9.0, 9.0, 9.0]), weight=np.ones(3), start=np.zeros(3))
+    free, nobody = tree.fill(seats, np.array([np.inf, np.inf]), rise)
+    tight, who = tree.fill(seats, np.array([9.0, 4.0]), rise)
     assert (free.tolist(), nobody.tolist()) == ([9, 9, 9], [NO_LIMIT] * 3)
     assert (tight.tolist(), who.tolist()) == ([2, 2, 5], [1, 1, 0])
