@@ -15,29 +15,33 @@ import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import entry_points
 from typing import Any, TextIO
 
 import msgspec
 
+from gateway.app.adopt import is_told
+from gateway.app.capacity import describe_capacity
 from gateway.app.explain import explain
 from gateway.app.operate import check as check_action
 from gateway.app.site import SECTIONS, Controller, SiteFacts, SiteState, from_sections
+from gateway.app.state import Settings
 from gateway.app.views import describe_envelopes, describe_site, describe_tree
-from gateway.config import SiteConfig
+from gateway.config import SiteConfig, load
+from gateway.config.changes import Change, changes, leaving, needs_restart
 from gateway.domain import events as ev
-from gateway.domain.errors import ActionRefused, ConfigError, ConfigProblem, LocalError
+from gateway.domain.errors import ActionRefused, ConfigError, ConfigProblem, LocalError, StoreError
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, PeerId, SiteId, SourceId
-from gateway.domain.measurement import Measurement
+from gateway.domain.measurement import Measurement, on_site_phases
 from gateway.domain.timeline import rfc3339
 from gateway.domain.topology import NodeKind
 from gateway.infra.clock_system import SystemClock
 from gateway.infra.http_server import HttpListener
 from gateway.infra.runner import Runner
 from gateway.infra.store_sql import open_store
-from gateway.ports.adapter import Adapter, AdapterContext, Admitting, ASGIApp, Operated, Running
+from gateway.ports.adapter import Adapter, AdapterContext, Admitting, ASGIApp, Following, Operated, Running
 from gateway.ports.clock import Clock
 from gateway.ports.fleet import Approval, Newcomer, StationOperator
 from gateway.ports.gate import EvseView, Inbound, Receipt, SiteGate, Verdict
@@ -48,6 +52,9 @@ from gateway.web.admin import admin_app
 log = logging.getLogger("gridgate")
 
 ENTRY_POINTS = "gridgate.adapters"
+POLL_S = 0.05
+"""Real seconds between looks whether stations that leave have been told."""
+
 GRACE_S = 5.0
 """Real seconds that listeners and adapters get to finish at the end."""
 
@@ -63,6 +70,8 @@ class Gateway:
         self._runner: Runner | None = None
         self._running: list[Running] = []
         self._listeners: list[HttpListener] = []
+        self._view: View | None = None
+        self._reloading = asyncio.Lock()
 
     @property
     def runner(self) -> Runner:
@@ -103,7 +112,7 @@ class Gateway:
             store=self._store,
             clock=self.clock,
             boot=secrets.token_hex(8),
-            fast_nodes=[n.path for n in facts.tree.nodes.values() if n.kind is NodeKind.LOAD],
+            fast_nodes=_fast_nodes(config),
         )
         self._running = [
             adapter.open(adapter_context(config, name, self._runner, self.clock))
@@ -116,13 +125,14 @@ class Gateway:
 
     async def _open_listeners(self) -> None:
         apps: dict[str, ASGIApp] = {}
+        self._view = self.view()
         for running in self._running:
             for name, app in running.asgi.items():
                 if name in apps:
                     raise _problem("config.listener-shared", name, "two adapters want the same listener")
                 apps[name] = app
         if "admin" in self.config.listeners:
-            apps["admin"] = admin_app(self.view())
+            apps["admin"] = admin_app(self._view)
         urls: dict[str, str] = {}
         for name, app in apps.items():
             listener = HttpListener(self.config.listeners[name], app)
@@ -152,7 +162,59 @@ class Gateway:
             submit=lambda events, inbound: runner.submit(events, inbound=inbound),
             operator_of=self.operator_of,
             admissions=admissions_of(self._running),
+            reload=self.reload,
         )
+
+    async def reload(self) -> tuple[Change, ...]:
+        """Read the configuration's file again and go on with what it says; what changed.
+
+        EVSEs that it no longer has are told to take nothing first. Nothing changes where the file is refused.
+
+        Raises:
+            ConfigError: it is wrong, or says something that only a restart can change.
+            StoreError: not stored; it is taken all the same, and stored with the next commit that succeeds.
+        """
+        async with self._reloading:
+            try:
+                config = self._another()
+            except ConfigError as problem:
+                words = tuple(f"{p.code} {p.key} {p.message}"[:200] for p in problem.problems[:50])
+                await self.runner.submit([ev.TopologyRefused(words)])
+                raise
+            changed = changes(self.config, config)
+            if not changed:
+                return ()
+            gone = leaving(self.config, config)
+            if gone:
+                await self.runner.submit([ev.EvsesLeaving(gone)])
+                await self._until_told(gone)
+            event = ev.TopologyChanged(changed, config.sha256)
+            stored = self.runner.follow(Controller(site_facts(config)), event, _fast_nodes(config))
+            self.config = config
+            for name, running in zip(adapters_of(config), self._running, strict=True):
+                if isinstance(running, Following):
+                    running.follow(adapter_context(config, name, self.runner, self.clock))
+            if self._view is not None:
+                self._view.follow(config)
+            await stored
+            return changed
+
+    def _another(self) -> SiteConfig:
+        """The configuration as its file says it now, sound and such that it can be taken while we run."""
+        config = load(self.config.path)
+        problems = needs_restart(self.config, config)
+        if not problems and adapters_of(config).keys() != adapters_of(self.config).keys():
+            problems = _problem("config.needs-restart", "stations", "an adapter starts with the gateway").problems
+        if problems:
+            raise ConfigError(problems)
+        examine(config)
+        return config
+
+    async def _until_told(self, evses: Sequence[NodeId]) -> None:
+        """Wait until EVSEs are proven to take nothing, as long as a station may take to answer."""
+        end = self.clock.now() + timedelta(seconds=Settings().confirm_s)
+        while self.clock.now() < end and not all(is_told(self.runner.state, evse) for evse in evses):
+            await asyncio.sleep(POLL_S)
 
     def operator_of(self, peer: PeerId) -> PeerOperator:
         """Who can start things with a grid party: a registration, a handshake, a request.
@@ -190,6 +252,7 @@ class View:
         submit: takes an operator's action; None where nobody runs.
         operator_of: who starts things with a grid party; None where nobody runs.
         admissions: who knows stations beside the configured ones; None where no adapter does.
+        reload: reads the configuration again; None where nobody runs.
     """
 
     def __init__(  # noqa: PLR0913  wired once, by name
@@ -205,9 +268,10 @@ class View:
         submit: Callable[[Sequence[ev.Event], Inbound | None], Awaitable[Receipt]] | None = None,
         operator_of: Callable[[PeerId], PeerOperator] | None = None,
         admissions: StationOperator | None = None,
+        reload: Callable[[], Awaitable[tuple[Change, ...]]] | None = None,
     ) -> None:
-        self._config = config
-        self._facts = site_facts(config)
+        self.follow(config)
+        self._reload = reload
         self._state = state
         self._outbox = outbox
         self._ports = ports or {}
@@ -217,6 +281,11 @@ class View:
         self._operator_of = operator_of
         self._admissions = admissions
         self.now = now
+
+    def follow(self, config: SiteConfig) -> None:
+        """Show the site by another configuration from now on."""
+        self._config = config
+        self._facts = site_facts(config)
 
     @property
     def site(self) -> SiteId:
@@ -237,6 +306,14 @@ class View:
     def tree(self) -> dict[str, Json]:
         """Every node with its limit, allocation and measurement."""
         return describe_tree(self._facts, self._state(), self.now())
+
+    def capacity(self, node: NodeId, minutes: int) -> dict[str, Json]:
+        """What a node can carry, and what of it is committed, free and taken away, for so long.
+
+        Raises:
+            UnknownNode: no such node.
+        """
+        return describe_capacity(self._facts, self._state(), node, self.now(), minutes)
 
     def envelopes(self) -> list[Json]:
         """Every envelope."""
@@ -281,14 +358,19 @@ class View:
         return {"ready": not broken, "store": "failed" if broken else "ok"}
 
     async def measure(self, samples: Sequence[Measurement]) -> None:
-        """Store meter values.
+        """Store meter values. What a meter says of its own L1 to L3 is of the site phases that feed its node.
 
         Raises:
             StoreError: they are not stored.
         """
         if self._measure is None:
             raise LocalError("a stored state takes no measurements")
-        await self._measure(samples)
+        tree = self._facts.tree
+        placed = (
+            on_site_phases(sample, tree.phases(sample.node)) if sample.node in tree.nodes else sample
+            for sample in samples
+        )
+        await self._measure([sample for sample in placed if sample is not None])
 
     async def operate(self, event: ev.OperatorActed, inbound: Inbound) -> Receipt:
         """Do what an operator wants; returns when it is stored.
@@ -301,6 +383,20 @@ class View:
             raise LocalError("a stored state is not operated")
         check_action(self._state(), event.action, event.subject)
         return await self._submit([event], inbound)
+
+    async def reload(self, event: ev.OperatorActed, inbound: Inbound) -> tuple[Receipt, tuple[Change, ...]]:
+        """Read the configuration again; also what changed. A repetition reads nothing.
+
+        Raises:
+            ConfigError: it is refused, and nothing changes.
+            StoreError: the wish or the change is not stored.
+        """
+        if self._submit is None or self._reload is None:
+            raise LocalError("a stored state is not operated")
+        receipt = await self._submit([event], inbound)
+        if receipt.verdict is not Verdict.STORED:
+            return receipt, ()
+        return receipt, await self._reload()
 
     async def approve_station(
         self, event: ev.OperatorActed, inbound: Inbound, evse: NodeId, credential: str
@@ -451,6 +547,10 @@ class _ClosedGate:
         raise LocalError("the site does not run")
 
 
+def _fast_nodes(config: SiteConfig) -> list[NodeId]:
+    return [node.path for node in config.tree.nodes.values() if node.kind is NodeKind.LOAD]
+
+
 def site_facts(config: SiteConfig) -> SiteFacts:
     """What the controller knows of a configuration."""
     reporting: dict[SourceId, tuple[NodeId, ...]] = {}
@@ -489,11 +589,33 @@ async def _run(config: SiteConfig, clock: Clock | None, out: TextIO) -> int:
         with contextlib.suppress(NotImplementedError):  # no signal handlers on loops other than Unix ones
             loop.add_signal_handler(number, stop.set)
     ports = await gateway.start()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(gateway))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    with contextlib.suppress(NotImplementedError):  # as above
+        loop.add_signal_handler(signal.SIGHUP, reload)
     print("ready", json.dumps(dict(sorted(ports.items()))), file=out, flush=True)
     await stop.wait()
     await gateway.stop("signal")
     print("stopped", file=out, flush=True)
     return 0
+
+
+async def _reload(gateway: Gateway) -> None:
+    """What SIGHUP asks for. A refusal is logged, with every mistake; the site goes on as it was."""
+    try:
+        changed = await gateway.reload()
+    except ConfigError as refused:
+        for problem in refused.problems:
+            log.warning("reload refused: %s:%s %s: %s", problem.file, problem.line, problem.key, problem.message)
+    except StoreError:
+        log.exception("reload not stored")
+    else:
+        log.info("reloaded: %s", ", ".join(" ".join(change) for change in changed) or "nothing changed")
 
 
 def _problem(code: str, key: str, message: str) -> ConfigError:

@@ -114,6 +114,11 @@ class Newcomers:
         """Whose place the station of that name takes on this listener, and what it has to prove."""
         return by_id(self._doors, name, listener)
 
+    def follow(self, stations: Iterable[StationSettings]) -> None:
+        """Other stations are configured; who took the place of one that is still there keeps it."""
+        self._stations = {station.id: station for station in stations}
+        self._open_doors()
+
     def admits(self, settings: StationSettings) -> bool:
         """Whether these are the settings of who may be there now."""
         return any(door is settings for door in self._doors.values())

@@ -146,6 +146,19 @@ class OcppRunning:
         for listener in self._listeners:
             self._servers[listener.name] = await self._serve(listener)
 
+    def follow(self, context: AdapterContext) -> None:
+        """Take other stations; a line to one that is gone, or described otherwise, ends with 1012 (restart)."""
+        before = self._stations
+        self._context = context
+        self._stations = {s.id: s for s in context.stations}
+        self._newcomers.follow(context.stations)
+        for station in self._stations.keys() - self._memories.keys():
+            self._memories[station] = self._recall(station)
+        for station in [name for name in self._lines if self._stations.get(name) != before.get(name)]:
+            line = self._lines.pop(station)
+            line.end("another configuration")
+            asyncio.ensure_future(line.close(1012, "restart")).add_done_callback(_closed)
+
     async def stop(self, grace_s: float) -> None:
         """Take no new connections, let commits end for ``grace_s``, close with 1012 (restart)."""
         for server in self._servers.values():

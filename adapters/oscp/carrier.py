@@ -184,7 +184,9 @@ class Carrier:
         if relation.state not in CONNECTED:
             return Delivery(DeliveryStatus.DEAD, f"peer is {relation.state}")
         group = str(item.body["group"])
-        binding = link.groups[group]
+        binding = link.groups.get(group)
+        if binding is None:
+            return Delivery(DeliveryStatus.DEAD, f"group {group} is not bound any more")
         body = translate.wanted_capacity(
             group, str(item.body["type"]), _listed(item.body.get("blocks")), binding.phases
         ).to_wire()

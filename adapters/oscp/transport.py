@@ -164,6 +164,12 @@ class OscpRunning:
         self._beats = [asyncio.create_task(carrier.beat(link)) for link in self._links.values()]
         self._beats.append(asyncio.create_task(keeper.run()))
 
+    def follow(self, context: AdapterContext) -> None:
+        """Take other bindings of the same peers."""
+        self._context = context
+        for peer, link in self._links.items():
+            link.groups = {binding.group: binding for binding in context.groups if binding.peer == peer}
+
     async def stop(self, grace_s: float) -> None:
         """Stop the heartbeats and close the lines."""
         for beat in self._beats:

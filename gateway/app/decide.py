@@ -131,17 +131,28 @@ def _binding_words(work: Work, evse: NodeId, binding: Binding | None) -> tuple[s
     if binding.kind == "demand":
         return "DEMAND", evse, ""
     if binding.kind == "not_admitted":
-        return "NOT_ADMITTED", evse, ""
-    # Labels are ``limit_w``, ``limit_a:L1``, ``envelope:<id>`` and ``envelope:<id>:L1``.
+        # Named where no filling would have: phases that may not differ.
+        named = f"NOT_ADMITTED {binding.place}:{binding.label}" if binding.place else "NOT_ADMITTED"
+        return named, NodeId(binding.place) or evse, ""
+    word = binding_code(work, binding.label)
     kind, _, rest = binding.label.partition(":")
     envelope_id = rest.partition(":")[0] if kind == "envelope" else ""
-    if not envelope_id:
-        return f"STATIC_NODE {binding.place}:{binding.label}", NodeId(binding.place), ""
-    envelope = work.envelopes.get(envelope_id)
-    stale = envelope is not None and envelope.stale
-    fallen = envelope is not None and bool(envelope.fallen)
-    word = "STALE_POLICY" if stale else "ENVELOPE_FALLBACK" if fallen else "ENVELOPE"
     return f"{word} {binding.place}:{binding.label}", NodeId(binding.place), envelope_id
+
+
+def binding_code(work: Work, label: str) -> str:
+    """The lineage code of a limit.
+
+    Labels are ``limit_w``, ``limit_va``, ``limit_a:L1``, the same with ``derated``, ``unbalance_a:L1``,
+    ``envelope:<id>`` and ``envelope:<id>:L1``.
+    """
+    kind, _, rest = label.partition(":")
+    if kind != "envelope":
+        return "DERATE" if kind.startswith("derated") else "STATIC_NODE"
+    envelope = work.envelopes.get(rest.partition(":")[0])
+    if envelope is not None and envelope.stale:
+        return "STALE_POLICY"
+    return "ENVELOPE_FALLBACK" if envelope is not None and envelope.fallen else "ENVELOPE"
 
 
 def _schedule(work: Work, plan: Plan, evse: NodeId) -> Schedule:
@@ -179,7 +190,8 @@ def _tighten(work: Work, plan: Plan, balance: Balance, decision: EvidenceId) -> 
         grant, station = work.grant(node.path), station_of(work, node.path)
         if not station.connected:
             continue
-        pressed = any(above in over for above in work.facts.tree.ancestors(node.path))
+        pressed = node.path in work.control.leaving
+        pressed = pressed or any(above in over for above in work.facts.tree.ancestors(node.path))
         retry = _retry_due(work, grant)
         _tighten_share(work, grant, plan.shares[node.path], decision, retry=retry)
         if node.path in work.sessions:

@@ -7,15 +7,16 @@ from datetime import datetime, timedelta
 
 from gateway.app.envelopes import limits_at
 from gateway.app.ledger import worst_case_w
-from gateway.app.limits import Bound, Picture, picture, surroundings
+from gateway.app.limits import Bound, Picture, factor_at, picture, static_bounds, surroundings
 from gateway.app.state import Grant, SiteFacts, SiteState, Work
+from gateway.domain.calendar import WHOLE
 from gateway.domain.envelope import OperatingEnvelope, covering
 from gateway.domain.errors import UnknownNode
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId
 from gateway.domain.lifecycle import State
 from gateway.domain.timeline import rfc3339
-from gateway.domain.topology import EvseFacts, Tree
+from gateway.domain.topology import EvseFacts
 
 FRESH, FALLBACK, STALE = "fresh envelope", "fallback envelope", "stale-data policy"
 STATIC, DEVICE = "static node limit", "device limit"
@@ -25,6 +26,7 @@ CLASSES = {
     "ENVELOPE_FALLBACK": FALLBACK,
     "STALE_POLICY": STALE,
     "STATIC_NODE": STATIC,
+    "DERATE": STATIC,
     "SAFE_SHARE": STATIC,
     "DEMAND": DEVICE,
     "DEVICE": DEVICE,
@@ -62,6 +64,7 @@ def explain(facts: SiteFacts, state: SiteState, evse: NodeId, now: datetime) -> 
         "at": rfc3339(now),
         "target_w": grant.target_w,
         "installed_w": None if confirmed is None else confirmed.at(now),
+        "efficiency_permille": node.evse.efficiency,
         "worst_case_w": worst_case_w(grant, node.evse, now, work.settings, 0),
         "proven": grant.share.confirmed is not None,
         "class": CLASSES.get(reason.code, ""),
@@ -84,9 +87,9 @@ def _reason(work: Work, grant: Grant, facts: EvseFacts) -> _Reason:
     if envelope is not None:
         return _of_envelope(work, envelope)
     match word:
-        case "STATIC_NODE":
+        case "STATIC_NODE" | "DERATE":
             label = rest.removeprefix(f"{grant.binding_node}:")
-            return _of_static(work.facts.tree, grant.binding_node, label)
+            return _of_static(work, grant.binding_node, label)
         case "NOT_ADMITTED":
             return _not_admitted(work, grant, facts)
         case "DEMAND":
@@ -113,13 +116,30 @@ def _safe_share(work: Work, grant: Grant) -> _Reason:
     return _Reason("SAFE_SHARE", grant.evse, f"{text}: {share}", until)
 
 
-def _of_static(tree: Tree, path: NodeId, label: str) -> _Reason:
-    node = tree.node(path)
-    phase = label.partition(":")[2]
-    limits = {p.value: limit for p, limit in (node.import_max_ma or {}).items()}
-    value = f"{limits[phase] / 1000:g} A on {phase}" if phase in limits else f"{node.import_max_w} W"
-    text = f"{path} is built for {value}, shared by all below it"
-    return _Reason("STATIC_NODE", path, text, "until the configuration changes")
+def _of_static(work: Work, path: NodeId, label: str) -> _Reason:
+    """A limit of the node itself, as it stands now: what derates it may have changed since the decision."""
+    node = work.facts.tree.node(path)
+    if label.startswith("unbalance") and node.unbalance_max_ma is not None:
+        most = f"{node.unbalance_max_ma / 1000:g} A at most"
+        text = (
+            f"the phases of {path} may differ by {most}, and {label.partition(':')[2]} carries more than the lightest"
+        )
+        return _Reason("STATIC_NODE", path, text, "until the other phases carry more, or the configuration changes")
+    factor = factor_at(work, node, work.now)
+    dimension = label.partition("_")[2]
+    bound = next((b for b in static_bounds(node, factor) if b.label.partition("_")[2] == dimension), None)
+    if bound is None:
+        text = f"{path} had a limit that the configuration no longer has"
+        return _Reason("STATIC_NODE", path, text, "until the next decision")
+    value = f"{bound.value} W" if bound.phase is None else f"{bound.value / 1000:g} A on {bound.phase}"
+    if dimension == "va":
+        value += f" ({node.apparent_max_va} VA at a power factor of {node.assumed_pf / WHOLE:g})"
+    if factor == WHOLE:
+        text = f"{path} is built for {value}, shared by all below it"
+        return _Reason("STATIC_NODE", path, text, "until the configuration changes")
+    text = f"{path} is derated to {factor / 10:g} % of what it is built for: {value}, shared by all below it"
+    until = "until its season or temperature changes" if node.varies else "until the configuration changes"
+    return _Reason("DERATE", path, text, until)
 
 
 def _of_envelope(work: Work, envelope: OperatingEnvelope) -> _Reason:
@@ -144,13 +164,18 @@ def _of_envelope(work: Work, envelope: OperatingEnvelope) -> _Reason:
 
 
 def _not_admitted(work: Work, grant: Grant, facts: EvseFacts) -> _Reason:
-    """Its minimum does not fit: named after the limit above it that leaves the least of it."""
+    """Its minimum does not fit: named after what was remembered, else the limit above that leaves the least of it."""
+    _, _, rest = grant.binding.partition(" ")
+    if rest:
+        limit = _of_static(work, grant.binding_node, rest.removeprefix(f"{grant.binding_node}:"))
+        text = f"its least, {facts.min_w} W, would be too much: {limit.why}"
+        return _Reason(limit.code, limit.node, text, limit.until)
     view = picture(work)
     above = [(path, bound) for path in work.facts.tree.ancestors(grant.evse) for bound in view.bounds[path][0]]
     path, bound = min(above, key=lambda pair: _left(work, view, pair[0], pair[1], facts))
     kind, _, rest = bound.label.partition(":")
     envelope = work.envelopes.get(rest.partition(":")[0]) if kind == "envelope" else None
-    limit = _of_static(work.facts.tree, path, bound.label) if envelope is None else _of_envelope(work, envelope)
+    limit = _of_static(work, path, bound.label) if envelope is None else _of_envelope(work, envelope)
     text = f"too little is left under {path} for its least, {facts.min_w} W: {limit.why}"
     return _Reason(limit.code, limit.node, text, limit.until, envelope)
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from gateway.app import judge, ledger
+from gateway.app.limits import factor_at
 from gateway.app.plan import facts_of
 from gateway.app.state import Grant, Held, Point, Session, Station, Work
 from gateway.app.withheld import begun, counted
@@ -344,7 +345,9 @@ def deadlines(work: Work) -> list[datetime]:
 
 
 def take_sample(work: Work, sample: ev.Sample) -> None:
-    """Put a sample into the register. A clock ahead of ours is not believed."""
+    """Put a sample into the register. A clock ahead of ours is not believed, a node that is gone not asked."""
+    if sample.node not in work.facts.tree.nodes:
+        return
     measured_at = sample.measured_at
     if measured_at > sample.received_at + CLOCK_AHEAD:
         measured_at = sample.received_at
@@ -352,8 +355,11 @@ def take_sample(work: Work, sample: ev.Sample) -> None:
     known = work.points.get(key)
     if known is not None and known.measured_at > measured_at:
         return
+    node = work.facts.tree.node(sample.node)
+    factor = factor_at(work, node, work.now)
     work.points[key] = Point(sample.value, measured_at, sample.received_at, sample.quality)
-    if sample.quantity is Quantity.P and work.facts.tree.node(sample.node).kind is NodeKind.LOAD:
+    work.dirty = work.dirty or factor_at(work, node, work.now) != factor
+    if sample.quantity is Quantity.P and node.kind is NodeKind.LOAD:
         moved = known is None or abs(known.value - sample.value) > work.settings.deadband_w
         work.dirty = work.dirty or moved
 

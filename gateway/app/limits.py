@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from gateway.app.envelopes import Surroundings, edges, limits_at
-from gateway.app.loads import NOMINAL_DECIVOLTS, Load, counted_load, sums
+from gateway.app.loads import NOMINAL_DECIVOLTS, Load, counted_load, departing_loads, plus, sums
 from gateway.app.state import Work
+from gateway.domain.calendar import QUARTER, WHOLE, quarters
 from gateway.domain.envelope import LimitValue, OperatingEnvelope
 from gateway.domain.ids import NodeId, SourceId
+from gateway.domain.measurement import Quality, Quantity
 from gateway.domain.quantities import ALL_PHASES, Dimension, Direction, Phase
-from gateway.domain.topology import Node, Tree
+from gateway.domain.topology import Node, StaticLimit, Tree
 
 MAX_EDGES = 256
 """Edges looked at in one decision; 30 minutes of one-minute blocks of several sources fit.
@@ -85,38 +88,114 @@ def surroundings(work: Work, envelope: OperatingEnvelope) -> Surroundings:
     )
 
 
-def picture(work: Work) -> Picture:
-    """Limits from now to the end of what a schedule granted now could reach."""
-    tree, settings = work.facts.tree, work.settings
-    horizon = work.now + timedelta(seconds=settings.validity_s + 2 * settings.guard_s)
+def picture(work: Work, until: datetime | None = None, also: Iterable[datetime] = ()) -> Picture:
+    """Limits from now to ``until``, at first the end of what a schedule granted now could reach.
+
+    ``also`` are instants to look at beside those at which a limit may change.
+    """
+    tree = work.facts.tree
+    horizon = until or work.now + timedelta(seconds=work.settings.reach_s)
     by_node: dict[NodeId, list[tuple[OperatingEnvelope, Surroundings]]] = {}
-    instants = {work.now}
+    instants = {work.now, *also}
     for envelope in work.envelopes.values():
         if envelope.direction is Direction.IMPORT and envelope.node in tree.nodes:
             around = surroundings(work, envelope)
             by_node.setdefault(envelope.node, []).append((envelope, around))
             instants.update(e for e in edges(envelope, around) if e <= horizon)
+    instants |= _dated_edges(tree, work.now, horizon)
     every = sorted(instants)
-    ordered, until = tuple(every[:MAX_EDGES]), every[MAX_EDGES] if len(every) > MAX_EDGES else horizon
-    static = {path: static_bounds(node) for path, node in tree.nodes.items()}
+    ordered, known = tuple(every[:MAX_EDGES]), every[MAX_EDGES] if len(every) > MAX_EDGES else horizon
+    static = {path: _static_rows(work, node, ordered) for path, node in tree.nodes.items()}
     bounds = {
         path: tuple(
-            static[path] + tuple(b for pair in by_node.get(path, ()) for b in _envelope_bounds(tree, pair, instant))
-            for instant in ordered
+            own + tuple(b for pair in by_node[path] for b in _envelope_bounds(tree, pair, instant))
+            for instant, own in zip(ordered, rows, strict=True)
         )
         if path in by_node
-        else (static[path],) * len(ordered)
-        for path in tree.nodes
+        else rows
+        for path, rows in static.items()
     }
     own = {path: counted_load(work, node) for path, node in tree.nodes.items()}
-    return Picture(ordered, until, bounds, sums(tree, own), own)
+    own |= {path: plus(own[path], load) for path, load in departing_loads(work).items() if path in own}
+    return Picture(ordered, known, bounds, sums(tree, own), own)
 
 
-def static_bounds(node: Node) -> tuple[Bound, ...]:
-    """The node's own limits."""
-    power = () if node.import_max_w is None else (Bound("limit_w", node.import_max_w),)
-    currents = node.import_max_ma or {}
-    return (*power, *(Bound(f"limit_a:{phase}", value, phase=phase) for phase, value in currents.items()))
+_LABELS = {"import_max_w": "w", "apparent_max_va": "va", "import_max_a": "a"}
+
+
+def static_bounds(node: Node, factor: int = WHOLE) -> tuple[Bound, ...]:
+    """The node's own limits, of which derating leaves ``factor`` thousandths; then they are ``derated_*``."""
+    return _static(node.limits(factor), "limit" if factor == WHOLE else "derated")
+
+
+def _static(limits: Sequence[StaticLimit], word: str) -> tuple[Bound, ...]:
+    return tuple(
+        Bound(f"{word}_{_LABELS[x.key]}{'' if x.phase is None else f':{x.phase}'}", x.value, phase=x.phase)
+        for x in limits
+    )
+
+
+def factor_at(work: Work, node: Node, instant: datetime) -> int:
+    """What derating leaves of a node's limits at ``instant``, thousandths; the temperature is that of now."""
+    return WHOLE if node.derate is None else node.derate.at(instant, _temperature_cc(work, node.path, work.now))
+
+
+def _temperature_cc(work: Work, path: NodeId, now: datetime) -> int | None:
+    """The temperature of a node, if it is measured and no older than is believed."""
+    point = work.points.get((path, Quantity.TEMPERATURE))
+    believed = timedelta(seconds=work.settings.temperature_s)
+    if point is None or point.quality is not Quality.GOOD or now >= point.received_at + believed:
+        return None
+    return point.value
+
+
+def _static_rows(work: Work, node: Node, instants: Sequence[datetime]) -> tuple[tuple[Bound, ...], ...]:
+    if node.derate is None:
+        return (static_bounds(node),) * len(instants)
+    return tuple(static_bounds(node, factor_at(work, node, instant)) for instant in instants)
+
+
+def _dated_edges(tree: Tree, now: datetime, horizon: datetime) -> set[datetime]:
+    """Instants at which a season begins or ends that derates a node."""
+    derates = [node.derate for node in tree.nodes.values() if node.derate is not None and node.derate.seasons]
+    if not derates:
+        return set()
+    instants = (now, *quarters(now, horizon))
+    return {b for a, b in pairwise(instants) if any(derate.at(a) != derate.at(b) for derate in derates)}
+
+
+def has_changed(work: Work) -> bool:
+    """Whether the calendar or an old temperature has changed a node's limits or reserve since the last decision."""
+    since, now, reach = work.looked_at, work.now, timedelta(seconds=work.settings.reach_s)
+    varying = work.facts.tree.varying
+    if any(at is not None and since < at <= now for at in (_ages_at(work, node) for node in varying)):
+        return True
+    if not (quarters(since, now) or quarters(since + reach, now + reach)):
+        return False
+    return any(
+        (node.derate is not None and node.derate.at(since) != node.derate.at(now))
+        or node.reserve_from(since, since + reach) != node.reserve_from(now, now + reach)
+        for node in varying
+    )
+
+
+def next_change(work: Work) -> datetime | None:
+    """When :func:`has_changed` has to be asked again; None where nothing varies."""
+    varying, now = work.facts.tree.varying, work.now
+    if not varying:
+        return None
+    reach = timedelta(seconds=work.settings.reach_s)
+    due = [*quarters(now, now + QUARTER), *(at - reach for at in quarters(now + reach, now + reach + QUARTER))]
+    due += [at for at in (_ages_at(work, node) for node in varying) if at is not None and at > now]
+    return min(due)
+
+
+def _ages_at(work: Work, node: Node) -> datetime | None:
+    """When the temperature that a node is derated by is no longer believed."""
+    point = work.points.get((node.path, Quantity.TEMPERATURE))
+    if node.derate is None or not node.derate.heats or point is None:
+        return None
+    return point.received_at + timedelta(seconds=work.settings.temperature_s)
 
 
 def known_bounds(work: Work, path: NodeId) -> dict[Phase | None, int]:
@@ -125,7 +204,7 @@ def known_bounds(work: Work, path: NodeId) -> dict[Phase | None, int]:
     By phase in mA, and under None on the sum in W.
     """
     tree = work.facts.tree
-    found = list(static_bounds(tree.node(path)))
+    found = list(_static(tree.node(path).least_limits(), "limit"))
     for envelope in work.envelopes.values():
         if envelope.node == path and envelope.direction is Direction.IMPORT:
             for value in _known_values(envelope, work.now):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
 from gateway.app.state import Point, Work
 from gateway.domain.ids import NodeId
-from gateway.domain.measurement import Quality, Quantity
+from gateway.domain.measurement import CURRENT, Quality, Quantity
 from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V, Phase
 from gateway.domain.topology import Node, NodeKind, Tree
 
 NOMINAL_DECIVOLTS = round(NOMINAL_VOLTAGE_V * 10)
-
-_CURRENT = {Phase.L1: Quantity.I_L1, Phase.L2: Quantity.I_L2, Phase.L3: Quantity.I_L3}
 
 _USABLE = (Quality.GOOD, Quality.ESTIMATED)
 
@@ -39,20 +38,24 @@ def counted_load(work: Work, node: Node) -> Load:
 
     Measured: the last good value with a margin, at least the reserve. Never seen: the reserve; a
     LOAD without even that counts as everything its parents allow, so that nothing is handed out
-    (``NO_LOAD_MODEL``). A reserve lies evenly on three phases, as the configuration is checked; a
-    measured power whose currents are not known may all be on any one phase.
+    (``NO_LOAD_MODEL``). Of a reserve by the time of day counts the most within the reach of what
+    is granted now. A reserve lies evenly on the phases that are there, as the configuration is
+    checked; a measured power whose currents are not known may all be on any one of them.
     """
-    reserve = _evenly(node.reserve_w)
+    if node.kind is not NodeKind.LOAD and not node.reserve_w:
+        return NOTHING
+    phases = work.facts.tree.phases(node.path)
+    reserve = _evenly(node.reserve_from(work.now, work.now + timedelta(seconds=work.settings.reach_s)), phases)
     if node.kind is not NodeKind.LOAD:
         return reserve
     point = _usable(work, node.path, Quantity.P)
     if point is not None:
-        return _at_least(reserve, _measured(work, node.path, point.value))
+        return _at_least(reserve, _measured(work, node.path, point.value, phases))
     if node.reserve_w:
         return reserve
     tree = work.facts.tree
-    above = (tree.node(path).import_max_w for path in tree.ancestors(node.path))
-    return _on_any_phase(next((limit_w for limit_w in above if limit_w is not None), 0))
+    above = (tree.node(path).power_max_w for path in tree.ancestors(node.path))
+    return on_any_phase(next((limit_w for limit_w in above if limit_w is not None), 0), phases)
 
 
 def sums(tree: Tree, own: Mapping[NodeId, Load]) -> dict[NodeId, Load]:
@@ -61,15 +64,28 @@ def sums(tree: Tree, own: Mapping[NodeId, Load]) -> dict[NodeId, Load]:
     for path, load in own.items():
         if load is not NOTHING:
             for above in tree.ancestors(path):
-                total[above] = Load(*(a + b for a, b in zip(total[above], load, strict=True)))
+                total[above] = plus(total[above], load)
     return total
 
 
-def _measured(work: Work, path: NodeId, power_w: int) -> Load:
+def departing_loads(work: Work) -> dict[NodeId, Load]:
+    """By node, what EVSEs that the configuration no longer has below it may still draw."""
+    found: dict[NodeId, Load] = {}
+    for gone in work.control.departing.values():
+        found[gone.node] = plus(found.get(gone.node, NOTHING), on_any_phase(gone.power_w, ALL_PHASES))
+    return found
+
+
+def plus(a: Load, b: Load) -> Load:
+    """Both together."""
+    return Load(*(x + y for x, y in zip(a, b, strict=True)))
+
+
+def _measured(work: Work, path: NodeId, power_w: int, phases: tuple[Phase, ...]) -> Load:
     counted_w = max(power_w + _margin_w(work, power_w), 0)
-    known = {phase: point for phase in ALL_PHASES if (point := _usable(work, path, _CURRENT[phase])) is not None}
+    known = {phase: point for phase in ALL_PHASES if (point := _usable(work, path, CURRENT[phase])) is not None}
     seen_ma = sum(abs(point.value) for point in known.values())
-    rest = _on_any_phase(max(counted_w - seen_ma * NOMINAL_DECIVOLTS // 10_000, 0))
+    rest = on_any_phase(max(counted_w - seen_ma * NOMINAL_DECIVOLTS // 10_000, 0), phases)
     currents = (
         rest.current_ma(phase) if phase not in known else _with_margin_ma(work, abs(known[phase].value))
         for phase in ALL_PHASES
@@ -95,13 +111,17 @@ def _at_least(a: Load, b: Load) -> Load:
     return Load(*(max(x, y) for x, y in zip(a, b, strict=True)))
 
 
-def _evenly(power_w: int) -> Load:
+def _evenly(power_w: int, phases: tuple[Phase, ...]) -> Load:
+    return _on(phases, power_w, -(-power_w * 10_000 // (NOMINAL_DECIVOLTS * len(phases))))
+
+
+def on_any_phase(power_w: int, phases: tuple[Phase, ...]) -> Load:
+    """A power of which any one of the phases may carry all."""
+    return _on(phases, power_w, -(-power_w * 10_000 // NOMINAL_DECIVOLTS))
+
+
+def _on(phases: tuple[Phase, ...], power_w: int, current_ma: int) -> Load:
+    """A power with the same current on each of the phases that are there."""
     if not power_w:
         return NOTHING
-    current_ma = -(-power_w * 10_000 // (NOMINAL_DECIVOLTS * len(ALL_PHASES)))
-    return Load(power_w, current_ma, current_ma, current_ma)
-
-
-def _on_any_phase(power_w: int) -> Load:
-    current_ma = -(-power_w * 10_000 // NOMINAL_DECIVOLTS)
-    return Load(power_w, current_ma, current_ma, current_ma)
+    return Load(power_w, *(current_ma if phase in phases else 0 for phase in ALL_PHASES))

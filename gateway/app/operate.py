@@ -30,7 +30,7 @@ def check(state: SiteState, action: OperatorAction, subject: str) -> None:
         ActionRefused: it is there, and there is nothing to do about it.
     """
     if _KINDS[action] in _ADAPTERS:
-        return  # the adapter that speaks to it knows what fits
+        return  # whoever does it knows what fits
     if action is OperatorAction.TRUST:
         grant = state.grants.get(subject)
         if grant is None:
@@ -68,7 +68,7 @@ def act(work: Work, event: OperatorActed, withdraw: Withdraw) -> None:
         subject["evse"] = subject["node"] = event.evses[0]
         said["evses"] = list(event.evses)
     sealed = work.seal("operator.acted", subject=subject, message=event.message, body=said)
-    if kind == "peer":
+    if kind in ("peer", "site"):
         return
     work.causes.append(sealed)
     work.dirty = True
@@ -98,11 +98,12 @@ _KINDS = {
     OperatorAction.END: "peer",
     OperatorAction.HANDSHAKE: "peer",
     OperatorAction.ADJUST: "peer",
+    OperatorAction.RELOAD: "site",
 }
 
 
-_ADAPTERS = frozenset({"peer", "station"})
-"""What an adapter knows by name, and the controller does not."""
+_ADAPTERS = frozenset({"peer", "station", "site"})
+"""What others know by name, adapters and the process, and the controller does not."""
 
 
 def _now(work: Work) -> SiteState:

@@ -6,7 +6,7 @@ an EVSE is wanted at whole watts that keep every row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -14,7 +14,19 @@ from typing import NamedTuple
 from gateway.app.ledger import Balance, held_for_good_w, installed
 from gateway.app.limits import Bound, Picture, known_bounds
 from gateway.app.state import Grant, Session, Station, Work
-from gateway.domain.allocation import Ask, Filling, Limit, Place, Unit, allocate, default_policy, laxity_s, round_down
+from gateway.domain.allocation import (
+    Ask,
+    Filling,
+    Limit,
+    Place,
+    Spread,
+    Unit,
+    allocate,
+    balanced,
+    default_policy,
+    laxity_s,
+    round_down,
+)
 from gateway.domain.ids import NodeId, StationId
 from gateway.domain.measurement import Quantity
 from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V, Phase
@@ -67,7 +79,7 @@ def desired_shares(work: Work, view: Picture) -> dict[NodeId, int]:
     ordered = sorted(tree.evses(), key=lambda n: (n.path not in stuck, -(n.evse.priority if n.evse else 0), n.path))
     for node in ordered:
         facts = facts_of(work, node.path)
-        wish = facts.safe_share_w if facts.safe_share_w is not None else 0
+        wish = facts.safe_share_w or 0 if node.path not in work.control.leaving else 0
         above = [room[path] for path in tree.ancestors(node.path)]
         fits = all(left >= need for rows in above for left, need in _needs(rows, facts, wish))
         shares[node.path] = wish if fits else 0
@@ -124,7 +136,13 @@ def _is_deaf(work: Work, grant: Grant) -> bool:
 def asking(work: Work, grant: Grant) -> Session | None:
     """The session that may be given more than the share, if its station can be commanded."""
     session = work.sessions.get(grant.evse)
-    if session is None or grant.lying or grant.wrong_clock or grant.uncommandable_since is not None:
+    if (
+        session is None
+        or grant.evse in work.control.leaving
+        or grant.lying
+        or grant.wrong_clock
+        or grant.uncommandable_since is not None
+    ):
         return None
     return session if station_of(work, grant.evse).connected else None
 
@@ -164,7 +182,12 @@ class _Filler:
     def __init__(self, work: Work, view: Picture, shares: Mapping[NodeId, int], balance: Balance) -> None:
         self._work, self._view, self._shares, self._balance = work, view, shares, balance
         self._tree: Tree = work.facts.tree
-        self._amperes = view.has_phases()
+        self._spread: dict[str, Spread] = {
+            path: Spread(node.unbalance_max_ma / 1_000, self._tree.phases(path))
+            for path, node in self._tree.nodes.items()
+            if node.unbalance_max_ma is not None
+        }
+        self._amperes = view.has_phases() or bool(self._spread)
         self._sessions = {
             node.path: session
             for node in self._tree.evses()
@@ -192,7 +215,11 @@ class _Filler:
         unit: Unit = "A" if self._amperes else "W"
         workspace = self._work.facts.workspace(places)
         policy = self._work.facts.sharing or default_policy(self._asks)
-        return allocate(places, self._asks, policy, unit=unit, voltage_v=NOMINAL_VOLTAGE_V, workspace=workspace)
+
+        def fill(asks: Sequence[Ask]) -> Filling:
+            return allocate(places, asks, policy, unit=unit, voltage_v=NOMINAL_VOLTAGE_V, workspace=workspace)
+
+        return balanced(fill, places, self._asks, self._spread) if self._spread else fill(self._asks)
 
     def whole_watts(self, filling: Filling) -> dict[NodeId, int]:
         """The filling in whole W, rounded towards tighter on every row."""

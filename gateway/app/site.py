@@ -13,11 +13,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gateway.app import fleet, judge, operate
+from gateway.app import adopt, fleet, judge, operate
 from gateway.app.decide import MAX_CAUSES, decide
 from gateway.app.envelopes import Move, edges, evolve, fallback_values
-from gateway.app.limits import surroundings
-from gateway.app.state import SECTIONS, Grant, SiteFacts, SiteState, Source, Station, Work, from_sections
+from gateway.app.limits import has_changed, next_change, surroundings
+from gateway.app.state import SECTIONS, SiteFacts, SiteState, Source, Work, from_sections
 from gateway.domain import events as ev
 from gateway.domain.effects import Changes
 from gateway.domain.envelope import (
@@ -33,7 +33,6 @@ from gateway.domain.evidence import Json, MessageRef
 from gateway.domain.ids import EnvelopeId, EvidenceId, NodeId, SourceId
 from gateway.domain.lifecycle import State, Trigger, advance
 from gateway.domain.timeline import FOREVER, rfc3339
-from gateway.domain.topology import EvseFacts
 
 __all__ = ["SECTIONS", "Controller", "SiteFacts", "SiteState", "from_sections", "step"]
 
@@ -57,8 +56,11 @@ def step(facts: SiteFacts, state: SiteState, events: Sequence[ev.Event], now: da
     """
     now = max(now, state.control.last_now)
     work = Work(facts, state, now)
+    if state.control.topology not in ("", facts.tree.version):
+        adopt.adopt(work, next((e for e in events if isinstance(e, ev.TopologyChanged)), None), _withdraw)
     for event in events:
-        _HANDLERS[type(event)](work, event)
+        if _is_known(work, event):
+            _HANDLERS[type(event)](work, event)
     _pass_time(work)
     if work.dirty or (work.decide_at is not None and now >= work.decide_at):
         decide(work)
@@ -69,6 +71,15 @@ def step(facts: SiteFacts, state: SiteState, events: Sequence[ev.Event], now: da
     judge.judge_due(work)
     judge.report_due(work)
     return _finish(work)
+
+
+def _is_known(work: Work, event: ev.Event) -> bool:
+    """Whether the EVSE of an event is there. What was under way when one was taken out is recorded, and no more."""
+    evse: NodeId | None = getattr(event, "evse", None)
+    if evse is None or evse in work.facts.tree.nodes:
+        return True
+    work.seal("evse.unknown", subject={"evse": evse, "node": evse}, body={"event": type(event).__name__})
+    return False
 
 
 def _finish(work: Work) -> tuple[SiteState, Changes]:
@@ -122,9 +133,10 @@ def _pass_time(work: Work) -> None:
     for envelope in tuple(work.envelopes.values()):
         _evolve(work, envelope)
     fleet.expire_answers(work)
+    adopt.forget_departed(work)
     if work.sessions and work.now >= work.looked_at + timedelta(seconds=work.settings.period_s):
         work.dirty = True
-    work.dirty = work.dirty or fleet.has_due(work) or _edge_passed(work)
+    work.dirty = work.dirty or fleet.has_due(work) or _edge_passed(work) or has_changed(work)
 
 
 def _forget_freshness(work: Work, source: SourceId) -> None:
@@ -184,7 +196,8 @@ def _next_deadline(work: Work) -> datetime:
         s.alive_until for s in work.sources.values() if s.lost_at is None and not s.ended and s.alive_until is not None
     ]
     due += fleet.deadlines(work)
-    due += [t for t in (judge.next_window(work), judge.next_report(work)) if t is not None]
+    due += [gone.until for gone in work.control.departing.values()]
+    due += [t for t in (judge.next_window(work), judge.next_report(work), next_change(work)) if t is not None]
     if work.sessions:
         due.append(work.looked_at + timedelta(seconds=work.settings.period_s))
     return max(min(due), work.now)
@@ -423,42 +436,7 @@ def _gateway_started(work: Work, event: ev.GatewayStarted) -> None:
         work.stations[station.id] = replace(station, connected=False)
     for grant in tuple(work.grants.values()):
         work.set_grant(fleet.line_lost(grant, work.now))
-    _forget_removed(work)
-    for node in work.facts.tree.evses():
-        _meet_device(work, node.path, work.facts.tree.facts(node.path))
-    work.dirty = True
-
-
-def _meet_device(work: Work, evse: NodeId, facts: EvseFacts) -> None:
-    """Know the station that serves an EVSE; of another one than before nothing is proven."""
-    if facts.station not in work.stations:
-        work.stations[facts.station] = Station(facts.station)
-    device = f"{facts.station}#{facts.number}"
-    known = work.grants.get(evse)
-    if known is not None and known.device in ("", device):
-        work.set_grant(replace(known, device=device))
-        return
-    if known is not None:
-        work.seal(
-            "evse.reassigned",
-            subject={"evse": evse, "node": evse, "station": facts.station},
-            body={"before": known.device, "after": device},
-        )
-        work.sessions.pop(evse, None)
-    work.set_grant(Grant(evse, device, version=0 if known is None else known.version))
-
-
-def _forget_removed(work: Work) -> None:
-    """Drop what belongs to EVSEs and nodes that the configuration no longer has; evidence stays."""
-    tree = work.facts.tree
-    for evse in [e for e in work.grants if e not in tree.nodes]:
-        work.seal("evse.removed", subject={"evse": evse, "node": evse})
-        del work.grants[evse]
-        work.sessions.pop(evse, None)
-    for envelope in [e for e in work.envelopes.values() if e.node not in tree.nodes]:
-        sealed = work.seal("node.removed", subject={"node": envelope.node, "envelope": envelope.id})
-        _withdraw(work, envelope, "node_removed", sealed)
-        del work.envelopes[envelope.id]
+    adopt.adopt(work, None, _withdraw)
 
 
 def _gateway_stopping(work: Work, event: ev.GatewayStopping) -> None:
@@ -497,6 +475,9 @@ _HANDLERS: dict[type, Callable[[Work, Any], None]] = {
     ev.DeadlineReached: _deadline_reached,
     ev.ClockStepped: _clock_stepped,
     ev.GatewayStarted: _gateway_started,
+    ev.EvsesLeaving: adopt.leave,
+    ev.TopologyChanged: adopt.changed,
+    ev.TopologyRefused: adopt.refused,
     ev.GatewayStopping: _gateway_stopping,
     ev.ReportDelivered: _report_delivered,
 }

@@ -34,7 +34,8 @@ class Settings:
     ``guard_s`` is clock skew plus a station's reaction time: cuts inside schedules are placed
     early by it and installed schedules are read late by it. ``validity_s`` is how far a session
     schedule reaches before it falls to the safe share. ``gather_ms``: so long an accepted command
-    waits for others before what it leaves free is given out.
+    waits for others before what it leaves free is given out. ``temperature_s``: so long a measured
+    temperature is believed.
     """
 
     guard_s: int = 10
@@ -55,6 +56,12 @@ class Settings:
     dead_frame_s: int = 120
     late_data_s: int = 5
     gather_ms: int = 200
+    temperature_s: int = 900
+
+    @property
+    def reach_s(self) -> int:
+        """How far ahead of now limits and loads matter to what is granted now."""
+        return self.validity_s + 2 * self.guard_s
 
 
 @dataclass(slots=True)
@@ -206,6 +213,14 @@ class Station(Row, frozen=True):
     since: datetime = EPOCH
 
 
+class Departing(Row, frozen=True):
+    """What an EVSE that the configuration no longer has may draw until its schedules have ended, below ``node``."""
+
+    node: NodeId
+    power_w: int
+    until: datetime
+
+
 class Control(Row, frozen=True):
     """One row of its own: what belongs to no other section."""
 
@@ -223,6 +238,11 @@ class Control(Row, frozen=True):
     finished: Mapping[str, Finished] = msgspec.field(default_factory=dict)
     nonflexible: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Told last per node, Wh: a difference of two meters must not step back."""
+    topology: str = ""
+    """Version of the tree that the other rows fit."""
+    leaving: tuple[NodeId, ...] = ()
+    """EVSEs that are about to be taken out of the configuration."""
+    departing: Mapping[str, Departing] = msgspec.field(default_factory=dict)
 
 
 class Point(Row, frozen=True):

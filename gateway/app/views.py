@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from gateway.app.capacity import Look, denied_w
 from gateway.app.judge import node_power_w
 from gateway.app.limits import picture
 from gateway.app.state import SiteFacts, SiteState, Work
@@ -48,9 +49,13 @@ def describe_envelopes(state: SiteState) -> list[Json]:
 
 
 def describe_tree(facts: SiteFacts, state: SiteState, now: datetime) -> dict[str, Json]:
-    """Per node: the limit in force and its source, what is allocated, measured, and could be drawn."""
+    """Per node: the limit in force and its source, what is allocated and measured.
+
+    ``capacity`` looks as far ahead as what is granted now reaches; see :class:`gateway.app.capacity.Look`.
+    """
     work = Work(facts, state, now)
     view = picture(work)
+    look = Look(work, now + timedelta(seconds=work.settings.reach_s), facts.tree.nodes)
     nodes: list[Json] = []
     for path, node in facts.tree.nodes.items():
         bound = min((b for b in view.bounds[path][0] if b.phase is None), key=lambda b: b.value, default=None)
@@ -61,11 +66,14 @@ def describe_tree(facts: SiteFacts, state: SiteState, now: datetime) -> dict[str
             {
                 "node": path,
                 "kind": node.kind.value,
+                "phases": [str(phase) for phase in facts.tree.phases(path)],
                 "limit_w": None if bound is None else bound.value,
                 "limit_source": None if bound is None else bound.label,
                 "allocated_w": sum(g.target_w for g in grants),
                 "measured_w": node_power_w(work, path),
                 "limit_ma": phases or None,
+                "denied_w": denied_w(work, path),
+                "capacity": look.steps(node),
                 "load_w": view.loads[path].power_w,
                 "binding": own.binding if own is not None else None,
                 "lying": own.lying if own is not None else None,

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import certs, check, demo, doctor, evidence, explain, init, operate, peer, run, status, trace, tree
+from gateway.cli import (
+    certs,
+    check,
+    demo,
+    doctor,
+    evidence,
+    explain,
+    init,
+    operate,
+    peer,
+    reload,
+    run,
+    status,
+    trace,
+    tree,
+)
 from gateway.cli.say import Exit, UsageError, complain
 
 app = typer.Typer(
@@ -23,6 +38,7 @@ app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.command("check")(check.check)
 app.command("run")(run.run)
+app.command("reload")(reload.reload)
 app.command("status")(status.status)
 app.command("tree")(tree.tree)
 app.command("explain")(explain.explain)

@@ -123,9 +123,16 @@ nodes:
   - path: main/garage
     kind: CIRCUIT
     import_max_w: {garage_w}
+    # apparent_max_va: 63000    # a transformer: power up to this times assumed_pf (0.98)
+    # derate: 0.8               # what is left of its limits for good
+    # derate_seasons: [{{start: 06-01, end: 08-31, fraction: 0.9}}]
+    # derate_heat: [{{above_c: 35, fraction: 0.85}}]   # by its measured temperature_centicelsius
+    # phase_map: [L2, L3, L1]   # the site phases that feed its terminals 1, 2, 3
+    # unbalance_max_a: 20       # how far its phases may differ
   - path: main/house
     kind: LOAD                  # measured, not controlled
     reserve_w: 8000             # kept free for it while no meter says more
+    # reserve_profile: [{{start: "06:00", w: 9000}}, {{start: "22:00", w: 3000}}]   # instead of reserve_w
 
 evses:
 {evses}

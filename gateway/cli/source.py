@@ -62,9 +62,9 @@ class Site:
         """See :func:`ask`."""
         return ask(self.config, self.access, path, stored)
 
-    def tell(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    def tell(self, path: str, document: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         """See :func:`tell`."""
-        return tell(self.config, self.access, path, document)
+        return tell(self.config, self.access, path, document, timeout_s)
 
 
 def _options(
@@ -167,8 +167,10 @@ def _identity(config: SiteConfig, access: Access) -> ClientIdentity:
     return ClientIdentity(**{name: file.absolute() for name, file in files.items()})
 
 
-def tell(config: SiteConfig, access: Access, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Post a document to a running gateway; its answer.
+def tell(
+    config: SiteConfig, access: Access, path: str, document: Mapping[str, Any], timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    """Post a document to a running gateway; its answer within ``timeout_s`` real seconds.
 
     Raises:
         GatewayError: nobody is there, or it refuses.
@@ -180,25 +182,32 @@ def tell(config: SiteConfig, access: Access, path: str, document: Mapping[str, A
             code="cli.no-gateway",
             hint="name the running gateway with --url",
         )
-    return _ask_gateway(config, access, url, path, document)
+    return _ask_gateway(config, access, url, path, document, timeout_s)
 
 
 def _ask_gateway(
-    config: SiteConfig, access: Access, url: str, path: str, document: Mapping[str, Any] | None = None
+    config: SiteConfig,
+    access: Access,
+    url: str,
+    path: str,
+    document: Mapping[str, Any] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     import asyncio
 
     full = f"{url.rstrip('/')}/v1/sites/{quote(config.site)}{quote(path)}"
-    return asyncio.run(_exchange(_identity(config, access), full, document))
+    return asyncio.run(_exchange(_identity(config, access), full, document, timeout_s))
 
 
-async def _exchange(identity: ClientIdentity, url: str, posted: Mapping[str, Any] | None) -> dict[str, Any]:
+async def _exchange(
+    identity: ClientIdentity, url: str, posted: Mapping[str, Any] | None, timeout_s: float
+) -> dict[str, Any]:
     from gateway.domain.errors import MalformedMessage
     from gateway.kit.asgi import parse_json
     from gateway.kit.http_client import HttpCaller
 
     headers = {"Accept": "application/json"}
-    caller = HttpCaller(identity, url_hosts=(urlsplit(url).netloc,), allow_private=True, total_timeout_s=TIMEOUT_S)
+    caller = HttpCaller(identity, url_hosts=(urlsplit(url).netloc,), allow_private=True, total_timeout_s=timeout_s)
     try:
         if posted is None:
             answer = await caller.request("GET", url, headers=headers)
@@ -218,4 +227,6 @@ async def _exchange(identity: ClientIdentity, url: str, posted: Mapping[str, Any
 def _refused(status: int, document: Mapping[str, Any]) -> GatewayError:
     kind = NotFound if status == 404 else GatewayError
     text = f"the gateway said {status}: {document.get('message', '')}"
+    for problem in document.get("problems") or ():
+        note(f"{problem['key']} (line {problem['line']}): {problem['message']}")
     return kind(text, code=str(document.get("code") or "admin.refused"), hint=str(document.get("hint") or ""))

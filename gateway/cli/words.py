@@ -57,10 +57,18 @@ def _judged(subject: Mapping[str, str], body: Mapping[str, Any], reason: str) ->
     return " · ".join(part for part in (f"{body.get('verdict')} {subject.get('node')} {span}", figures, reason) if part)
 
 
+def _reloaded(_subject: Mapping[str, str], body: Mapping[str, Any], _reason: str) -> str:
+    changes = body.get("changes") or ()
+    said = ", ".join(" ".join(change) for change in changes[:6])
+    more = f" and {len(changes) - 6} more" if len(changes) > 6 else ""
+    return f"{body.get('before')} → {body.get('after')}: {said or 'found at a start'}{more}"
+
+
 _WORDS = {
     "envelope.revised": _revised,
     "envelope.state": _moved,
     "allocation.decided": _decided,
     "setpoint.sent": _sent,
     "compliance.interval": _judged,
+    "topology.changed": _reloaded,
 }

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.config.document import BindingRow, CertificateRow, ListenerRow, PeerRow, StationRow
+from gateway.config.nodes import check_node
 from gateway.config.parse import Document, Section
 from gateway.config.problems import Place, Problems, nearest, shown
 from gateway.domain.envelope import FallbackRule
@@ -41,6 +42,8 @@ def check(document: Document, problems: Problems) -> None:
         _listener(place, listener, problems)
     _ports(document.listeners, problems)
     _shared_listeners(document, problems)
+    for place, node in document.nodes:
+        check_node(place, node, problems)
     by_name = {str(place[-1]): row for place, row in document.listeners}
     for place, station in document.stations:
         _station(place, station, by_name.get(station.listener), problems)

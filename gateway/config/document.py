@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstra
 from gateway.domain.envelope import FallbackRule, LossPolicy
 from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V, Phase
 from gateway.domain.sharing import Policy
-from gateway.domain.topology import NodeKind
+from gateway.domain.topology import NodeKind, Supply
 from gateway.kit.tls import POLICIES
 from gateway.ports.adapter import Trust
 
@@ -26,6 +26,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _IDENTITY = r"[A-Za-z0-9*\-_=:+|@.]{1,48}"
 _SEGMENT = r"\w(?:[\w .,:+@()-]{0,62}[\w)])?"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DAY = r"(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+_QUARTER_HOUR = r"(?:[01][0-9]|2[0-3]):(?:00|15|30|45)"
 _DIGEST = r"(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}"
 
 
@@ -69,6 +71,13 @@ Yes = Annotated[bool, Field(strict=True, description="true or false")]
 Power = Annotated[int | None, _whole(0, MAX_W, "W")]
 Current = Annotated[float | None, _number(0, MAX_A, "A")]
 Voltage = Annotated[float, _number(50, 1_000, "V from phase to neutral")]
+Fraction = Annotated[float, _number(0.001, 1, "a fraction")]
+Phases = Annotated[
+    tuple[Annotated[Phase, _words(Phase)], ...],
+    Field(min_length=1, max_length=3, description="a list of L1, L2, L3"),
+]
+DayOfYear = Annotated[str, *_text(_DAY, "a day of the year as MM-DD, such as 06-01")]
+TimeOfDay = Annotated[str, *_text(_QUARTER_HOUR, 'a quarter-hour of the day in quotes, such as "06:15"')]
 Options = Annotated[dict[str, Annotated[Any, PlainValidator(_scalar), Field()]], Field(description=OPTIONS_TEXT)]
 
 
@@ -95,6 +104,28 @@ class PhaseCurrents(Row):
     L3: Current = None
 
 
+class SeasonRow(Row):
+    """Days of the year on which a node is derated."""
+
+    start: DayOfYear
+    end: DayOfYear
+    fraction: Fraction
+
+
+class HeatRow(Row):
+    """A temperature above which a node is derated."""
+
+    above_c: Annotated[float, _number(-60, 200, "°C")]
+    fraction: Fraction
+
+
+class ReserveRow(Row):
+    """What is kept free from a time of day on."""
+
+    start: TimeOfDay
+    w: Annotated[int, _whole(0, MAX_W, "W")]
+
+
 class NodeRow(Row):
     """A node that is no EVSE."""
 
@@ -104,6 +135,22 @@ class NodeRow(Row):
     export_max_w: Power = None
     import_max_a: Annotated[PhaseCurrents | None, Field(description="a mapping of L1, L2, L3 to A")] = None
     reserve_w: Annotated[int, _whole(0, MAX_W, "W")] = 0
+    reserve_profile: Annotated[
+        tuple[ReserveRow, ...], Field(max_length=96, description="a list of start: HH:MM and w: W")
+    ] = ()
+    apparent_max_va: Annotated[int | None, _whole(0, MAX_W, "VA")] = None
+    assumed_pf: Annotated[float | None, _number(0.5, 1, "power factor")] = None
+    derate: Fraction | None = None
+    derate_seasons: Annotated[
+        tuple[SeasonRow, ...], Field(max_length=32, description="a list of start: MM-DD, end: MM-DD, fraction")
+    ] = ()
+    derate_heat: Annotated[
+        tuple[HeatRow, ...], Field(max_length=32, description="a list of above_c: °C and fraction")
+    ] = ()
+    supply: Annotated[Supply | None, _words(Supply)] = None
+    phase_map: Phases | None = None
+    efficiency: Fraction | None = None
+    unbalance_max_a: Current = None
 
 
 class EvseRow(Row):
@@ -112,10 +159,9 @@ class EvseRow(Row):
     node: NodePath
     station: Identity
     number: Annotated[int, _whole(1, 1_000, "the station's number for it")]
-    phases: Annotated[
-        tuple[Annotated[Phase, _words(Phase)], ...],
-        Field(min_length=1, max_length=3, description="a list of L1, L2, L3"),
-    ] = ALL_PHASES
+    phases: Phases | None = None
+    supply: Annotated[Supply | None, _words(Supply)] = None
+    efficiency: Fraction | None = None
     min_a: Annotated[float, _number(0, MAX_A, "A")] = 6
     max_a: Annotated[float, _number(0, MAX_A, "A")] = 32
     voltage_v: Voltage = NOMINAL_VOLTAGE_V

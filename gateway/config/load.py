@@ -17,7 +17,7 @@ from gateway.config.problems import Place, Problems, nearest
 from gateway.config.settings import SiteConfig, StoreSettings
 from gateway.domain.envelope import BindingPolicy
 from gateway.domain.ids import NodeId, PeerId, SiteId, StationId
-from gateway.domain.quantities import Volts, Watts
+from gateway.domain.quantities import ALL_PHASES, Volts, Watts
 from gateway.domain.topology import EvseFacts, Tree
 from gateway.ports.adapter import ClientIdentity, ListenerSettings
 from gateway.ports.fleet import EvseBinding, StationSettings
@@ -196,6 +196,7 @@ def _stations(document: Document, tree: Tree, passwords: Mapping[str, str]) -> t
             profile=row.profile,
             evses=tuple(sorted(evses.get(StationId(row.id), ()), key=lambda evse: evse.number)),
             meter_node=None if row.meter_node is None else NodeId(row.meter_node),
+            meter_phases=ALL_PHASES if row.meter_node is None else tree.phases(NodeId(row.meter_node)),
             rate_unit=row.rate_unit,
             password_sha256=passwords.get(row.id, ""),
         )
@@ -204,4 +205,4 @@ def _stations(document: Document, tree: Tree, passwords: Mapping[str, str]) -> t
 
 
 def _evse(path: NodeId, facts: EvseFacts) -> EvseBinding:
-    return EvseBinding(path, facts.number, facts.phases, facts.voltage_v, facts.max_ma, facts.min_ma)
+    return EvseBinding(path, facts.number, facts.phases, facts.voltage_v, facts.max_ma, facts.min_ma, facts.efficiency)

@@ -221,7 +221,9 @@ def _field(model: type[BaseModel], loc: Place) -> tuple[type[BaseModel], str]:
     """The model whose key ``loc`` names, and what is expected there."""
     expected = ""
     for part in loc:
-        info = model.model_fields.get(part) if isinstance(part, str) else None
+        if isinstance(part, int):
+            continue
+        info = model.model_fields.get(part)
         if info is None:
             break
         expected = info.description or _inner_description(info)

@@ -86,7 +86,8 @@ class MessageRefused:
 class OperatorAction(StrEnum):
     """What a person may do to a running site.
 
-    The subject is an envelope's id, an EVSE's node, a peer's id, or what a station calls itself.
+    The subject is an envelope's id, an EVSE's node, a peer's id, what a station calls itself,
+    or the site's id.
     """
 
     WITHDRAW = "envelope.withdraw"
@@ -99,6 +100,7 @@ class OperatorAction(StrEnum):
     END = "peer.end"
     HANDSHAKE = "peer.handshake"
     ADJUST = "peer.adjust"
+    RELOAD = "site.reload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +310,28 @@ class GatewayStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class EvsesLeaving:
+    """These EVSEs are about to be taken out of the configuration: they are told to take nothing."""
+
+    evses: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyChanged:
+    """The configuration is another one from now on. ``changes`` are (what, which) for evidence."""
+
+    changes: tuple[tuple[str, str], ...]
+    config_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyRefused:
+    """A configuration was not taken, and why."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayStopping:
     """An orderly end."""
 
@@ -348,6 +372,9 @@ Event = (
     | DeadlineReached
     | ClockStepped
     | GatewayStarted
+    | EvsesLeaving
+    | TopologyChanged
+    | TopologyRefused
     | GatewayStopping
     | ReportDelivered
 )

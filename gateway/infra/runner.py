@@ -184,6 +184,15 @@ class Runner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._idle.wait()
 
+    def follow(self, stepper: Stepper, event: ev.Event, fast_nodes: Iterable[NodeId]) -> asyncio.Future[Receipt]:
+        """Go on with another controller from the next step on, which begins with ``event``; done when it is stored."""
+        self._stepper = stepper
+        self._fast_nodes = frozenset(fast_nodes)
+        waiter: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._queue.appendleft(_Job([event], None, (), (), waiter))
+        self._wake.set()
+        return waiter
+
     @property
     def state(self) -> Any:
         """The controller's current state, for views."""

@@ -118,6 +118,18 @@ class Admitting(Protocol):
     def admissions(self) -> StationOperator: ...
 
 
+@runtime_checkable
+class Following(Protocol):
+    """A running adapter that takes other stations and bindings of the same listeners and peers."""
+
+    def follow(self, context: AdapterContext) -> None:
+        """Serve what this context says from now on; ends the lines of stations that are gone or changed.
+
+        The context has passed ``open`` before, so nothing in it can be refused.
+        """
+        ...
+
+
 class Adapter(Protocol):
     """The manifest."""
 

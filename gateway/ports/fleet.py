@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from gateway.domain.calendar import WHOLE
 from gateway.domain.effects import Command
 from gateway.domain.events import OperatorActed
 from gateway.domain.ids import NodeId, StationId
-from gateway.domain.quantities import MilliAmperes, Phase, Volts
+from gateway.domain.quantities import ALL_PHASES, MilliAmperes, Phase, Volts
 from gateway.ports.gate import Inbound, Receipt
 
 
@@ -31,7 +32,11 @@ class LimitActuator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvseBinding:
-    """An EVSE as its station numbers it (1.6: connector id, 2.x: EVSE id)."""
+    """An EVSE as its station numbers it (1.6: connector id, 2.x: EVSE id).
+
+    ``efficiency`` (thousandths): powers in commands and measurements are the grid's side, what the
+    station is told and what it measures is the vehicle's, which is that much of it.
+    """
 
     evse: NodeId
     number: int
@@ -39,6 +44,7 @@ class EvseBinding:
     voltage_v: Volts
     max_ma: MilliAmperes
     min_ma: MilliAmperes
+    efficiency: int = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,8 @@ class StationSettings:
     """A station that may connect, and how it must prove itself.
 
     ``profile`` is OCPP's security profile (3: client certificate whose CN is ``serial``; 1 and 2:
-    HTTP Basic with ``password`` (a reference resolved by the loader)).
+    HTTP Basic with ``password`` (a reference resolved by the loader)). ``meter_phases`` are the site
+    phases at the terminals of the station's own meter.
     """
 
     id: StationId
@@ -57,6 +64,7 @@ class StationSettings:
     meter_node: NodeId | None = None
     rate_unit: str = "A"
     password_sha256: str = ""
+    meter_phases: tuple[Phase, ...] = ALL_PHASES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -19,6 +20,7 @@ from starlette.routing import BaseRoute
 
 from gateway.domain.errors import (
     ActionRefused,
+    ConfigError,
     DomainError,
     GatewayError,
     LocalError,
@@ -60,11 +62,15 @@ _STATUS: Sequence[tuple[type[GatewayError], HTTPStatus]] = (
     (UnknownNode, HTTPStatus.NOT_FOUND),
     (UnknownEnvelope, HTTPStatus.NOT_FOUND),
     (ActionRefused, HTTPStatus.CONFLICT),
+    (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (PeerUnreachable, HTTPStatus.BAD_REQUEST),
     (DomainError, HTTPStatus.BAD_REQUEST),
 )
 """First match wins; what is not here is ours: 500."""
+
+DEFAULT_MINUTES, MAX_MINUTES = 30, 1_440
+"""Of a look ahead at a node's capacity: what is granted now reaches so far; envelopes are told a day ahead."""
 
 
 class View(Protocol):
@@ -88,6 +94,14 @@ class View(Protocol):
         ...
 
     def tree(self) -> dict[str, Json]: ...
+
+    def capacity(self, node: NodeId, minutes: int) -> dict[str, Json]:
+        """What a node can carry, and what of it is committed, free and taken away.
+
+        Raises:
+            UnknownNode: no such node.
+        """
+        ...
 
     def envelopes(self) -> list[Json]: ...
 
@@ -121,6 +135,15 @@ class View(Protocol):
         Raises:
             UnknownEnvelope, UnknownNode, ActionRefused: it means nothing here and now.
             StoreError: not stored, not done.
+        """
+        ...
+
+    async def reload(self, event: OperatorActed, inbound: Inbound) -> tuple[Receipt, Sequence[tuple[str, str]]]:
+        """Read the configuration again; also what was added, removed or changed.
+
+        Raises:
+            ConfigError: it is refused, and nothing changes.
+            StoreError: not stored.
         """
         ...
 
@@ -240,6 +263,12 @@ def _add_site(app: FastAPI, view: View) -> None:
         _check_site(view, site)
         return _json(HTTPStatus.OK, view.tree())
 
+    @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/nodes/{path:path}/capacity")
+    async def capacity(site: str, path: str, request: Request) -> Response:
+        _check_site(view, site)
+        minutes = _minutes(request.query_params.get("minutes", str(DEFAULT_MINUTES)))
+        return _json(HTTPStatus.OK, view.capacity(NodeId(path), minutes))
+
     @_route(app, view, Action.READ_SITE, "/v1/sites/{site}/envelopes")
     async def envelopes(site: str) -> Response:
         _check_site(view, site)
@@ -254,6 +283,12 @@ def _add_site(app: FastAPI, view: View) -> None:
     async def explain(site: str, path: str) -> Response:
         _check_site(view, site)
         return _json(HTTPStatus.OK, view.explain(NodeId(path)))
+
+
+def _minutes(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= MAX_MINUTES:
+        return int(text)
+    raise MalformedMessage(f"minutes: a whole number from 1 to {MAX_MINUTES}", code="admin.minutes")
 
 
 def _add_measurements(app: FastAPI, view: View) -> None:
@@ -287,6 +322,12 @@ def _add_actions(app: FastAPI, view: View) -> None:
     @_route(app, view, Action.OPERATE, "/v1/sites/{site}/envelopes/{envelope}/release", "POST")
     async def release(site: str, envelope: str, request: Request) -> Response:
         return await act(site, OperatorAction.RELEASE, envelope, request)
+
+    @_route(app, view, Action.OPERATE, "/v1/sites/{site}/reload", "POST")
+    async def reload(site: str, request: Request) -> Response:
+        event, inbound, _ = await _action(view, site, OperatorAction.RELOAD, site, request)
+        receipt, changed = await view.reload(event, inbound)
+        return _done(event, inbound, receipt, changes=[" ".join(change) for change in changed])
 
     @_route(app, view, Action.OPERATE, "/v1/sites/{site}/evses/{path:path}/trust", "POST")
     async def trust(site: str, path: str, request: Request) -> Response:
@@ -359,7 +400,7 @@ async def _action(
     return event, inbound, document
 
 
-def _done(event: OperatorActed, inbound: Inbound, receipt: Receipt, call: str = "") -> Response:
+def _done(event: OperatorActed, inbound: Inbound, receipt: Receipt, call: str = "", **more: Json) -> Response:
     if receipt.verdict is Verdict.CONFLICT:
         text = "this X-Request-ID came before, with another body"
         return _error(HTTPStatus.CONFLICT, "admin.request-id-reused", text, "draw a new one")
@@ -369,6 +410,7 @@ def _done(event: OperatorActed, inbound: Inbound, receipt: Receipt, call: str = 
         "request_id": inbound.message_id,
         "duplicate": receipt.verdict is Verdict.DUPLICATE,
         "evidence": list(receipt.evidence),
+        **more,
     }
     return _json(HTTPStatus.OK, {**document, "call": call} if call else document)
 
@@ -414,6 +456,9 @@ async def _answer_ours(_request: Request, problem: Exception) -> Response:
     status = next((s for kind, s in _STATUS if isinstance(problem, kind)), None)
     if status is None:
         return await _answer_bug(_request, problem)
+    if isinstance(problem, ConfigError):
+        said = {"code": problem.code, "message": str(problem), "hint": problem.hint}
+        return _json(status, {**said, "problems": [asdict(mistake) for mistake in problem.problems]})
     return _error(status, problem.code, str(problem), problem.hint)
 
 

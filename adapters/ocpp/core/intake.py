@@ -15,7 +15,7 @@ from gateway.domain.events import Event, StationNoted
 from gateway.domain.evidence import Actor, MessageRef, RawRef, sha256_hex
 from gateway.domain.ids import PeerId
 from gateway.domain.measurement import Measurement
-from gateway.domain.quantities import ALL_PHASES, NOMINAL_VOLTAGE_V
+from gateway.domain.quantities import NOMINAL_VOLTAGE_V
 from gateway.ports.fleet import EvseBinding, StationSettings
 
 MAX_DETAIL_CHARS = 64
@@ -96,9 +96,9 @@ class Intake(msgspec.Struct, frozen=True):
 def meter_points(settings: StationSettings) -> dict[int, MeterPoint]:
     """Where a station's values belong, by the number that it gives them."""
     source = str(settings.id)
-    points = {b.number: MeterPoint(b.evse, b.phases, b.voltage_v, source) for b in settings.evses}
+    points = {b.number: MeterPoint(b.evse, b.phases, b.voltage_v, source, b.efficiency) for b in settings.evses}
     if settings.meter_node is not None:
-        points[0] = MeterPoint(settings.meter_node, ALL_PHASES, NOMINAL_VOLTAGE_V, source)
+        points[0] = MeterPoint(settings.meter_node, settings.meter_phases, NOMINAL_VOLTAGE_V, source)
     else:
         points.pop(0, None)
     return points

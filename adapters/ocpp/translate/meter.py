@@ -11,8 +11,9 @@ from typing import TypeAlias
 
 from adapters.ocpp.translate.instant import read_instant
 from adapters.ocpp.wire import v16, v201
+from gateway.domain.calendar import WHOLE
 from gateway.domain.ids import NodeId
-from gateway.domain.measurement import Measurement, Quality, Quantity
+from gateway.domain.measurement import CURRENT, VOLTAGE, Measurement, Quality, Quantity
 from gateway.domain.quantities import Phase, Volts
 
 MAX_MAGNITUDE = Decimal(10) ** 12
@@ -55,8 +56,6 @@ _TERMINALS = {
 }
 """Keys of readings at a station's terminals 1, 2, 3, of what is looked for there."""
 
-_CURRENT = {Phase.L1: Quantity.I_L1, Phase.L2: Quantity.I_L2, Phase.L3: Quantity.I_L3}
-_VOLTAGE = {Phase.L1: Quantity.V_L1, Phase.L2: Quantity.V_L2, Phase.L3: Quantity.V_L3}
 _REGISTERS = (
     ("Energy.Active.Import.Register", Quantity.E_IMPORT),
     ("Energy.Active.Export.Register", Quantity.E_EXPORT),
@@ -66,12 +65,16 @@ _VEHICLE_SIDE = frozenset({"EV", "Body", "Cable"})
 
 @dataclass(frozen=True, slots=True)
 class MeterPoint:
-    """Where values belong. ``phases`` are the site phases of the terminals 1, 2, 3."""
+    """Where values belong. ``phases`` are the site phases of the terminals 1, 2, 3.
+
+    Power is measured where ``efficiency`` thousandths of the grid's arrive.
+    """
 
     node: NodeId
     phases: tuple[Phase, ...]
     voltage_v: Volts
     source: str
+    efficiency: int = WHOLE
 
 
 Readings: TypeAlias = dict[str, Decimal]
@@ -180,12 +183,12 @@ def _found(readings: Readings, point: MeterPoint) -> list[tuple[Quantity, Decima
     """Quantity, value in its unit, and whether it is exact rather than estimated."""
     found = [(quantity, value, True) for name, quantity in _REGISTERS if (value := _total(name, readings)) is not None]
     currents, exact = _per_phase("Current.Import", readings, point)
-    found += [(_CURRENT[phase], milliamperes, exact) for phase, milliamperes in currents.items()]
+    found += [(CURRENT[phase], milliamperes, exact) for phase, milliamperes in currents.items()]
     voltages, exact = _per_phase("Voltage", readings, point)
-    found += [(_VOLTAGE[phase], millivolts, exact) for phase, millivolts in voltages.items()]
+    found += [(VOLTAGE[phase], millivolts, exact) for phase, millivolts in voltages.items()]
     power = _power(readings)
     if power is not None:
-        found.append((Quantity.P, power, True))
+        found.append((Quantity.P, _at_the_grid(power, point.efficiency), True))
     elif currents:
         nominal = Decimal(str(point.voltage_v)) * _MILLI
         microwatts = sum((a * voltages.get(phase, nominal) for phase, a in currents.items()), _ZERO)
@@ -203,6 +206,11 @@ def _total(measurand: str, readings: Readings) -> Decimal | None:
         return total
     phases = [readings[key] for key in _TERMINALS[measurand] if key in readings]
     return sum(phases, _ZERO) if phases else None
+
+
+def _at_the_grid(power: Decimal, efficiency: int) -> Decimal:
+    """The power on the grid's side: more than a vehicle takes, less than one gives."""
+    return power * WHOLE / efficiency if power > 0 else power * efficiency / WHOLE
 
 
 def _power(readings: Readings) -> Decimal | None:

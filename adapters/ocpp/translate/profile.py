@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from adapters.ocpp.wire import Version, encode, v16, v201
+from gateway.domain.calendar import WHOLE
 from gateway.domain.effects import Command, Layer
 from gateway.domain.errors import LocalError
 from gateway.domain.quantities import HIGHEST_PLAUSIBLE_VOLTAGE, Volts, Watts, current_limit_a
@@ -164,7 +165,9 @@ def _whole_seconds(step: Step, starts_at: datetime, *, falling: bool) -> int:
 
 
 def _limit(limit_w: Watts, binding: EvseBinding, phases: int, unit: str) -> float:
-    return limit_a(limit_w, binding, phases) if unit == "A" else float(max(limit_w, 0))
+    if unit == "A":
+        return limit_a(limit_w, binding, phases)
+    return float(max(limit_w, 0) * binding.efficiency // WHOLE)
 
 
 def _profile_16(

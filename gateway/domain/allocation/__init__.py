@@ -10,6 +10,7 @@ from gateway.domain.allocation.model import Ask, Binding, Filling, Limit, Place,
 from gateway.domain.allocation.policy import default_policy, laxity_s
 from gateway.domain.allocation.rotation import Pace, Past
 from gateway.domain.allocation.tree import NO_LIMIT, CompiledTree, Seats
+from gateway.domain.allocation.unbalance import Spread, balanced
 from gateway.domain.allocation.workspace import Workspace
 from gateway.domain.sharing import Policy
 
@@ -27,11 +28,13 @@ __all__ = [
     "Policy",
     "Rise",
     "Seats",
+    "Spread",
     "Stay",
     "Unit",
     "Violation",
     "Workspace",
     "allocate",
+    "balanced",
     "default_policy",
     "laxity_s",
     "round_down",

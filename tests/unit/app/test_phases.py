@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from gateway.app.explain import explain
 from gateway.app.limits import known_bounds, picture
 from gateway.app.state import Work
 from gateway.app.views import describe_tree
@@ -177,3 +178,31 @@ def test_a_phase_limit_is_complained_about_when_the_load_alone_exceeds_it(value:
         )
     )
     assert len([item for item in driver.last.outbox if item.kind == "compliance_error"]) == complaints
+
+
+def test_a_load_on_one_phase_takes_nothing_from_the_others() -> None:
+    tree = a_site((L1,), (L2,), amperes=None)
+    house = Node(NodeId("main/house"), NodeKind.LOAD, reserve_w=Watts(4_600), phases=(L1,))
+    driver = a_busy_site(Tree(tree.site, {**tree.nodes, house.path: house}, "t1"))
+    announce(driver, Dimension.EACH_A, 32_000)
+    assert [held_a(driver, n) for n in (1, 2)] == pytest.approx([12, 32], abs=0.01)
+
+
+def test_phases_that_may_not_differ_keep_a_lone_car_low_and_say_why() -> None:
+    tree = a_site((L1,), (L2,), amperes=None)
+    main = Node(MAIN, NodeKind.GRID_CONNECTION, import_max_w=Watts(60_000), unbalance_max_ma=MilliAmperes(20_000))
+    driver = a_busy_site(Tree(tree.site, {**tree.nodes, MAIN: main}, "t1"))
+    assert [held_a(driver, n) for n in (1, 2)] == pytest.approx([20, 20], abs=0.01)
+    found = explain(driver.controller.facts, driver.state, NodeId("main/garage/evse-1"), driver.now)
+    assert (found["code"], found["binding"]) == ("STATIC_NODE", "STATIC_NODE main:unbalance_a:L1")
+    assert "may differ by 20 A at most" in found["why"]
+
+
+def test_a_car_that_would_unbalance_the_phases_even_at_its_least_is_told_why() -> None:
+    tree = a_site((L1,), amperes=None)
+    main = Node(MAIN, NodeKind.GRID_CONNECTION, import_max_w=Watts(60_000), unbalance_max_ma=MilliAmperes(5_000))
+    driver = a_busy_site(Tree(tree.site, {**tree.nodes, MAIN: main}, "t1"))
+    assert driver.target(1) == 0
+    found = explain(driver.controller.facts, driver.state, NodeId("main/garage/evse-1"), driver.now)
+    assert (found["code"], found["binding"]) == ("STATIC_NODE", "NOT_ADMITTED main:unbalance_a:L1")
+    assert "its least, 1380 W, would be too much: the phases of main may differ by 5 A at most" in found["why"]

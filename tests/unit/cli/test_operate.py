@@ -285,3 +285,29 @@ def test_an_invitation_is_a_token_for_its_owner_alone_and_is_never_overwritten(o
 def test_peers_are_listed_with_what_they_are_bound_to(evening: Path) -> None:
     [peer] = gridgate("peer", "list", evening, "--offline", "--json").document["peers"]
     assert (peer["peer"], peer["groups"]) == ("dso", ["DEPOT-7"])
+
+
+@pytest.mark.anyio
+async def test_a_reload_takes_the_file_as_it_is_now_and_says_what_changed(own: Path) -> None:
+    async with running(own) as (gateway, url):
+        text = own.read_text()
+        own.write_text(text.replace("fallback_now", "exhaust_schedule"))
+        said = await asked("reload", own, "--url", url, "--reason", "a longer memory")
+        assert said.code == 0, said.err
+        [group] = gateway.config.groups
+        assert f"changed binding {group.peer}/{group.group}" in said.out
+        assert gateway.config.groups[0].policy.on_loss == "exhaust_schedule"
+        again = await asked("reload", own, "--url", url, "--reason", "once more", "--json")
+        assert again.document["changes"] == []
+
+
+@pytest.mark.anyio
+async def test_a_reload_that_needs_a_restart_says_which_part(own: Path) -> None:
+    async with running(own) as (gateway, url):
+        before = gateway.config
+        text = own.read_text()
+        own.write_text(text.replace("operator_domain: ", "operator_domain: other."))
+        said = await asked("reload", own, "--url", url, "--reason", "another name")
+        assert said.code == 1
+        assert "site.operator_domain" in said.err
+        assert gateway.config is before

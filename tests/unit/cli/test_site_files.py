@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
+from gateway.config import load
 from tests.unit.cli.evening import a_site, gridgate
 
 
@@ -15,6 +17,18 @@ def test_init_writes_a_site_that_check_accepts(tmp_path: Path) -> None:
     assert said.document["relaxations"] == []
     assert said.document["summary"]["evses"] == 2
     assert stat.S_IMODE((file.parent / "secrets" / "dso.token").stat().st_mode) == 0o600
+
+
+def test_what_init_writes_as_a_comment_may_be_said(tmp_path: Path) -> None:
+    file = a_site(tmp_path / "depot")
+    text = re.sub(r"^    # ([a-z_]+: )", r"    \1", file.read_text(), flags=re.MULTILINE)
+    file.write_text(text.replace("    reserve_w: 8000", "    # no reserve_w beside a profile"))
+    said = gridgate("check", file)
+    assert said.code == 0, said.out
+    tree = load(file).tree
+    assert tree.nodes["main/garage"].derate is not None
+    assert tree.phases("main/garage") == ("L2", "L3", "L1")
+    assert tree.nodes["main/house"].reserve_w == 9_000
 
 
 def test_init_says_what_next_and_as_many_stations_as_asked(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import SiteConfig, load
+from gateway.domain.calendar import DayProfile, Derate, Hot, Season
 from gateway.domain.envelope import BindingPolicy, FallbackRule, LossPolicy
 from gateway.domain.quantities import Phase
 from gateway.domain.sharing import Policy
@@ -62,6 +63,31 @@ def test_a_key_left_out_is_no_statement_and_zero_is_nothing_allowed(depot: SiteF
     assert tree.nodes["main/house"].import_max_w is None
     depot.tell("evses[0].safe_share_w", GONE)
     assert depot.load().tree.nodes["main/garage/evse-1"].evse.safe_share_w is None
+
+
+def test_what_varies_at_a_node_goes_by_the_clock_of_the_site(depot: SiteFile) -> None:
+    depot.tell("site.timezone", "Europe/Berlin").tell("nodes[0].derate", 0.9)
+    depot.tell("nodes[0].derate_seasons", [{"start": "06-01", "end": "08-31", "fraction": 0.8}])
+    depot.tell("nodes[0].derate_heat", [{"above_c": 35.5, "fraction": 0.85}])
+    depot.tell("nodes[2].reserve_w", 0)
+    depot.tell("nodes[2].reserve_profile", [{"start": "22:00", "w": 300}, {"start": "06:15", "w": 7_000}])
+    tree = depot.load().tree
+    berlin = zoneinfo.ZoneInfo("Europe/Berlin")
+    assert tree.nodes["main"].derate == Derate(berlin, 900, (Season((6, 1), (8, 31), 800),), (Hot(3_550, 850),))
+    assert tree.nodes["main/house"].reserve_profile == DayProfile(berlin, ((375, 7_000), (1_320, 300)))
+    assert tree.nodes["main/house"].reserve_w == 7_000
+
+
+def test_an_evse_has_the_phases_and_the_losses_of_what_feeds_it(depot: SiteFile) -> None:
+    depot.tell("nodes[1].phase_map", ["L2", "L3", "L1"]).tell("nodes[1].efficiency", 0.95)
+    for index in range(4):
+        depot.tell(f"evses[{index}].phases", GONE).tell(f"stations[{index}].rate_unit", "W")
+    depot.tell("evses[0].efficiency", 0.9).tell("evses[1].phases", ["L3"])
+    depot.tell("stations[0].meter_node", "main/garage")
+    stations = depot.load().stations
+    assert stations[0].evses[0].phases == stations[0].meter_phases == (Phase.L2, Phase.L3, Phase.L1)
+    assert [s.evses[0].efficiency for s in stations] == [855, 950, 950, 950]
+    assert stations[1].evses[0].phases == (Phase.L3,)
 
 
 def test_currents_become_milliamperes_in_the_direction_that_allows_less(depot: SiteFile) -> None:

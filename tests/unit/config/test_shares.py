@@ -59,3 +59,24 @@ def test_without_a_share_an_evse_counts_nothing(depot: SiteFile) -> None:
     for index in range(4):
         depot.tell(f"evses[{index}].safe_share_w", GONE)
     assert depot.tell("nodes[1].import_max_w", 0).load()
+
+
+def test_what_holds_without_us_fits_the_lowest_that_derating_can_leave(depot: SiteFile) -> None:
+    depot.tell("nodes[1].import_max_w", SHARES_W * 2).tell("nodes[1].derate", 0.8)
+    depot.tell("nodes[1].derate_heat", [{"above_c": 35, "fraction": 0.625}])
+    assert depot.load()
+    problem = the_problem(depot.tell("nodes[1].derate_heat[0].fraction", 0.624))
+    assert (problem.code, problem.key) == ("config.safe-shares", "nodes[1].import_max_w")
+    assert problem.found == "a limit of 18363 W, derated"
+
+
+def test_what_holds_without_us_fits_the_apparent_power_at_its_power_factor(depot: SiteFile) -> None:
+    assert depot.tell("nodes[1].apparent_max_va", 18_776).load()
+    assert the_problem(depot.tell("nodes[1].apparent_max_va", 18_775)).key == "nodes[1].apparent_max_va"
+
+
+def test_of_a_reserve_by_the_time_of_day_the_most_counts(depot: SiteFile) -> None:
+    depot.tell("nodes[2].reserve_w", 0).tell("nodes[0].import_max_w", SHARES_W + 9_000)
+    depot.tell("nodes[2].reserve_profile", [{"start": "06:00", "w": 9_000}, {"start": "22:00", "w": 100}])
+    assert depot.load()
+    assert the_problem(depot.tell("nodes[2].reserve_profile[0].w", 9_001)).key == "nodes[0].import_max_w"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.domain.errors import ActionRefused, LocalError, StoreError, UnknownNode
+from gateway.domain.errors import ActionRefused, ConfigError, ConfigProblem, LocalError, StoreError, UnknownNode
 from gateway.domain.events import OperatorActed, OperatorAction
 from gateway.domain.evidence import Json
 from gateway.domain.ids import NodeId, SiteId
@@ -66,6 +66,9 @@ class FakeView:
     def tree(self) -> dict[str, Json]:
         return {"site": "depot", "nodes": []}
 
+    def capacity(self, node: NodeId, minutes: int) -> dict[str, Json]:
+        return {"node": node, "minutes": minutes}
+
     def envelopes(self) -> list[Json]:
         return [{"envelope": "env_1"}]
 
@@ -77,6 +80,14 @@ class FakeView:
             raise ActionRefused("nobody knocked with that")
         self.acts.append((event, evse))
         return Receipt(Verdict.STORED)
+
+    async def reload(self, event: OperatorActed, inbound: Inbound) -> tuple[Receipt, Sequence[tuple[str, str]]]:
+        if self.broken:
+            raise ConfigError(
+                (ConfigProblem("config.range", "site.yaml", 7, "nodes[0].import_max_w", "too low", "-5"),)
+            )
+        self.acts.append((event, None))
+        return Receipt(Verdict.STORED), [("removed", "station CP-2")]
 
     async def revoke_station(self, event: OperatorActed, inbound: Inbound) -> Receipt:
         self.acts.append((event, None))
@@ -263,7 +274,7 @@ async def test_a_bug_of_ours_is_500_without_its_text(view: FakeView, monkeypatch
 
 def test_every_route_declares_an_action(view: FakeView) -> None:
     routes = build(view).routes
-    assert len(routes) == 17
+    assert len(routes) == 19
     for route in routes:
         assert isinstance(route, APIRoute)
         assert Action((route.openapi_extra or {})[ACTION])
@@ -318,3 +329,35 @@ async def test_an_approval_that_means_nothing_is_refused(
     answer = await Client(view, OPERATOR).post(None, path=f"{URL}/stations/NEW-7/approve", content=content)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert view.acts == []
+
+
+async def test_a_reload_says_what_changed(view: FakeView) -> None:
+    answer = await Client(view, OPERATOR).post(None, path=f"{URL}/reload", content=b'{"reason": "a new circuit"}')
+    assert answer.status_code == 200
+    assert answer.json()["changes"] == ["removed station CP-2"]
+    [(event, _)] = view.acts
+    assert (event.action, event.subject) == (OperatorAction.RELOAD, "depot")
+
+
+async def test_a_refused_reload_tells_every_mistake_with_its_line(view: FakeView) -> None:
+    view.broken = True
+    answer = await Client(view, OPERATOR).post(None, path=f"{URL}/reload", content=b'{"reason": "a new circuit"}')
+    assert answer.status_code == 422
+    [problem] = answer.json()["problems"]
+    assert (problem["code"], problem["line"], problem["key"]) == ("config.range", 7, "nodes[0].import_max_w")
+
+
+@pytest.mark.parametrize(("query", "minutes"), [("", 30), ("?minutes=1440", 1_440)])
+async def test_a_nodes_capacity_is_told_for_as_long_as_is_asked(view: FakeView, query: str, minutes: int) -> None:
+    answer = await Client(view, OPERATOR).get(f"{URL}/nodes/main/garage/capacity{query}")
+    assert (answer.status_code, answer.json()) == (200, {"node": "main/garage", "minutes": minutes})
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5", "1441", "ten", "99999999999", ""])
+async def test_a_time_that_cannot_be_looked_at_is_refused(view: FakeView, minutes: str) -> None:
+    answer = await Client(view, OPERATOR).get(f"{URL}/nodes/main/capacity?minutes={minutes}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "admin.minutes")
+
+
+async def test_a_meter_does_not_read_a_nodes_capacity(view: FakeView) -> None:
+    assert (await Client(view, METER).get(f"{URL}/nodes/main/capacity")).status_code == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -157,3 +158,12 @@ def test_a_fault_is_named():
 def test_every_charging_state_is_decided():
     states = ("Charging", "SuspendedEVSE", "SuspendedEV", "EVConnected", "Idle", None)
     assert [wants_power(state) for state in states] == [True, True, False, None, False, None]
+
+
+@pytest.mark.parametrize(("imported", "exported", "at_the_grid"), [("9500", "0", 10_000), ("0", "10000", -9_500)])
+def test_power_measured_behind_a_rectifier_is_told_as_the_grid_sees_it(imported: str, exported: str, at_the_grid: int):
+    values = [
+        {"value": imported, "measurand": "Power.Active.Import"},
+        {"value": exported, "measurand": "Power.Active.Export"},
+    ]
+    assert old(*values, point=replace(POINT, efficiency=950))[Quantity.P] == (at_the_grid, Quality.GOOD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -141,3 +142,11 @@ def test_collapsing_never_raises_an_instant(gaps: list[tuple[int, int]], most: i
 
     for second in range(0, at + 10, 7):
         assert value_at(kept, second) <= value_at(steps, second)
+
+
+@given(limit_w=st.integers(0, 200_000), efficiency=st.integers(1, 1_000))
+def test_what_a_dc_station_is_told_takes_no_more_from_the_grid_than_the_limit(limit_w: int, efficiency: int):
+    binding = replace(a_binding(), efficiency=efficiency)
+    payload = json.loads(set_profile(V16, a_command(limit_w=limit_w), binding, IN_WATTS, T0))
+    told = payload["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"]
+    assert told * 1_000 <= limit_w * efficiency < (told + 1) * 1_000
