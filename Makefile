@@ -47,6 +47,9 @@ bench: $(STAMP)
 
 # What takes longer than a change can wait: slow tests, tests against peers, and many random lives of a site.
 SEQUENCES ?= 50000
+# Real seconds of simulated worlds: an hour is some weeks of a site.
+SIMULATION_S ?= 3600
 soak: $(STAMP)
 	GRIDGATE_SEQUENCES=$(SEQUENCES) $(BIN)/pytest -n auto -m "slow or interop" tests/property
-	$(BIN)/pytest -m "slow or interop" -rs --timeout=600 --ignore=tests/property
+	GRIDGATE_SIMULATION_S=$(SIMULATION_S) $(BIN)/pytest -m slow tests/simulation
+	$(BIN)/pytest -m "slow or interop" -rs --timeout=600 --ignore=tests/property --ignore=tests/simulation

@@ -66,6 +66,8 @@ class Gateway:
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self.ports: dict[str, int] = {}
+        self.lost_track = asyncio.Event()
+        """Set when only a new start knows what is stored."""
         self._store: Store | None = None
         self._runner: Runner | None = None
         self._running: list[Running] = []
@@ -113,6 +115,7 @@ class Gateway:
             clock=self.clock,
             boot=secrets.token_hex(8),
             fast_nodes=_fast_nodes(config),
+            on_lost_track=self.lost_track.set,
         )
         self._running = [
             adapter.open(adapter_context(config, name, self._runner, self.clock))
@@ -577,7 +580,7 @@ def decode_state(loaded: Loaded) -> SiteState:
 
 
 def run(config: SiteConfig, *, clock: Clock | None = None, out: TextIO | None = None) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status."""
+    """Run until SIGTERM or SIGINT; returns the exit status: 1 when only a new start knows what is stored."""
     return asyncio.run(_run(config, clock, out or sys.stdout))
 
 
@@ -599,10 +602,14 @@ async def _run(config: SiteConfig, clock: Clock | None, out: TextIO) -> int:
     with contextlib.suppress(NotImplementedError):  # as above
         loop.add_signal_handler(signal.SIGHUP, reload)
     print("ready", json.dumps(dict(sorted(ports.items()))), file=out, flush=True)
-    await stop.wait()
-    await gateway.stop("signal")
+    ends = [asyncio.ensure_future(event.wait()) for event in (stop, gateway.lost_track)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    is_lost = gateway.lost_track.is_set()
+    await gateway.stop("the store is ahead" if is_lost else "signal")
     print("stopped", file=out, flush=True)
-    return 0
+    return 1 if is_lost else 0
 
 
 async def _reload(gateway: Gateway) -> None:

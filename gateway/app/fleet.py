@@ -319,7 +319,7 @@ def expire_answers(work: Work) -> None:
                 held = _while_it_lasts(work, grant.evse, layer, held)
                 after = _uncommandable(work, _with(after, layer, held), EvidenceId(""))
         if after is not grant:
-            work.set_grant(after)
+            work.set_grant(settling(work, after))
             work.dirty = True
 
 

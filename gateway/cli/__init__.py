@@ -18,6 +18,7 @@ from gateway.cli import (
     operate,
     peer,
     reload,
+    replay,
     run,
     status,
     trace,
@@ -43,6 +44,7 @@ app.command("status")(status.status)
 app.command("tree")(tree.tree)
 app.command("explain")(explain.explain)
 app.command("trace")(trace.trace)
+app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.add_typer(operate.envelopes, name="envelope")
 app.add_typer(operate.fallbacks, name="fallback")

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from gateway.domain import events as ev
-from gateway.domain.effects import Changes, Command, OutboxItem
+from gateway.domain.effects import Changes, Command, Layer, OutboxItem
 from gateway.domain.errors import GatewayError, LocalError, StoreError
 from gateway.domain.evidence import EvidenceDraft, sha256_hex
 from gateway.domain.ids import EvidenceId, NodeId, SiteId
@@ -55,6 +55,19 @@ MAX_GATHERED = 32
 
 CLOCK_JUMP_S = 5.0
 """Wall against monotonic: a difference beyond this between two looks is a step of the clock."""
+
+
+Levels: TypeAlias = tuple[Any, ...]
+"""What a schedule allows now, and each later cut with its start."""
+
+FENCED = "store.fenced"
+"""Code of a unit that does not follow what is stored."""
+
+UNSTORED_REST_S = 1.0
+"""Real seconds after a failed commit before the passing of time alone is tried again: a full disk fails fast."""
+
+UNSTORED_AGAIN_S = 20.0
+"""Real seconds before the same decrease leaves again, while nobody can remember that it has left."""
 
 
 class State(Protocol):
@@ -111,6 +124,9 @@ class Runner:
     Args:
         fast_nodes: nodes whose power decides at once (loads and site meters): a sample of them
             that moved is ticked within a second.
+        on_lost_track: the store holds something else than was acknowledged here: a commit that was
+            called failed is there after all, or another process has taken the site over. Only a new
+            start knows what holds.
     """
 
     def __init__(  # noqa: PLR0913  wired once, by name, by the composition root
@@ -125,6 +141,7 @@ class Runner:
         boot: str,
         fast_nodes: Iterable[NodeId] = (),
         on_fatal: Callable[[BaseException], None] = lambda _problem: None,
+        on_lost_track: Callable[[], None] = lambda: None,
     ) -> None:
         self.site = site
         self._stepper = stepper
@@ -146,6 +163,8 @@ class Runner:
         self._in_doubt: dict[tuple[str, str, str], asyncio.Future[Receipt]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._broken_since: datetime | None = None
+        self._rest_until = 0.0
+        self._unstored: dict[tuple[NodeId, Layer], tuple[Levels, float]] = {}
         self._pending_commits = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -153,6 +172,7 @@ class Runner:
         self._journal_row = 0
         self._stopping = False
         self._on_fatal = on_fatal
+        self._on_lost_track = on_lost_track
         self.courier = Courier(self, clock, loaded.outbox)
 
     # --- wiring -----------------------------------------------------------------------------
@@ -339,11 +359,12 @@ class Runner:
         if self._register.samples:
             due = min(due, (self._last_tick or self._clock.now()) + timedelta(seconds=self._tick_s()))
         left = max((due - self._clock.now()).total_seconds(), 0.0)
+        wait_s = max(self._clock.wall_seconds(left), self._rest_until - self._clock.monotonic())
         self._wake.clear()
         if self._queue or self._stopping:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(self._clock.wall_seconds(left), 60.0))
+            await asyncio.wait_for(self._wake.wait(), min(wait_s, 60.0))
 
     def _watch_clock(self, last_wall: datetime, last_mono: float) -> tuple[datetime, float]:
         wall, mono = self._clock.now(), self._clock.monotonic()
@@ -367,7 +388,7 @@ class Runner:
             jobs.append(self._queue.popleft())
         if jobs:
             self._step(jobs, now)
-        elif now >= self._state.next_deadline:
+        elif now >= self._state.next_deadline and self._clock.monotonic() >= self._rest_until:
             self._step([_Job([ev.DeadlineReached()], None, (), (), None)], now)
 
     def _tick_s(self) -> float:
@@ -462,7 +483,11 @@ class Runner:
         if problem is not None:
             self._not_committed(jobs, changes, problem)
             return
+        if unit.seq and unit.seq != self._durable.seq + 1:
+            self._lose_track("a commit that had failed is stored")
         self._broken_since = None
+        self._rest_until = 0.0
+        self._unstored.clear()
         self._durable = after
         for row in unit.adapter_rows:
             if row.value is None:
@@ -474,14 +499,38 @@ class Runner:
         self.courier.take(unit.outbox)
 
     def _not_committed(self, jobs: list[_Job], changes: Changes, problem: BaseException) -> None:
-        """Fall back to what is durable; decreases leave all the same, nothing is acknowledged."""
+        """Fall back to what is durable; decreases leave all the same, nothing is acknowledged.
+
+        A decision on top of one that failed is none: what it calls a decrease may be one only against
+        an increase that never left.
+        """
         if self._broken_since is None:
             self._broken_since = self._clock.now()
             log.error("store not writable: %s", problem, extra={"site": self.site})
-        if not self._pending_commits:
+        self._rest_until = self._clock.monotonic() + UNSTORED_REST_S
+        is_first = changes.seq == self._durable.seq + 1
+        if is_first or not self._pending_commits:
             self._state = self._durable
-        self._dispatch(tuple(command for command in changes.commands if command.tightens))
+        if is_first and isinstance(problem, StoreError) and problem.code == FENCED:
+            self._lose_track(str(problem))
+        elif is_first:
+            self._dispatch([c for c in changes.commands if c.tightens and self._is_news(c)])
         self._fail(jobs, problem if isinstance(problem, StoreError) else StoreError(str(problem)))
+
+    def _lose_track(self, why: str) -> None:
+        log.critical("the store is ahead of this process: %s", why, extra={"site": self.site})
+        self._on_lost_track()
+
+    def _is_news(self, command: Command) -> bool:
+        """Whether the same did not leave a moment ago: what is not stored is decided again and again."""
+        now, place = self._clock.monotonic(), (command.evse, command.layer)
+        first, *cuts = command.schedule.steps
+        levels = (first.limit_w, *((step.start, step.limit_w) for step in cuts))
+        before, sent_at = self._unstored.get(place, (None, 0.0))
+        if levels == before and now < sent_at + UNSTORED_AGAIN_S:
+            return False
+        self._unstored[place] = (levels, now)
+        return True
 
     def _fail(self, jobs: list[_Job], problem: GatewayError) -> None:
         for job in jobs:

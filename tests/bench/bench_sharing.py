@@ -29,7 +29,7 @@ MAX_A = 32.0
 def run() -> list[str]:
     """A line, or why there is none."""
     if not PYTHON.is_file():
-        return ["sharing: no acnportal; `sh tests/interop/install_acnportal.sh` installs it"]
+        return ["sharing: no acnportal; `sh tests/bench/install_acnportal.sh` installs it"]
     places, asks = _site(random.Random(7))
     workspace = Workspace(places)
     theirs, front, filled = [], [], []

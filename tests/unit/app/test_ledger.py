@@ -12,6 +12,7 @@ from gateway.domain import events as ev
 from gateway.domain.effects import Layer
 from gateway.domain.evidence import GATEWAY
 from gateway.domain.ids import NodeId, StationId
+from gateway.domain.measurement import Quantity
 from gateway.domain.topology import Tree
 from tests.unit.app.builders import Driver, a_tree, at, forecast, heartbeat, message, power
 
@@ -299,6 +300,20 @@ def test_a_liar_is_found_also_while_small_decreases_keep_coming() -> None:
         driver.step(power(E1, 22_000, now), now=now)
     assert driver.types().count("device.lying") == 1
     assert driver.state.grants[E1].lying
+
+
+def test_a_draw_from_before_a_session_ended_is_no_lie_though_its_last_command_was_never_answered() -> None:
+    driver = a_followed_car()
+    held = driver.target(1)
+    driver.obey, driver.generation = False, 2
+    driver.step(ev.StationDisconnected(StationId("CP-1"), 1, "reboot"), now=at(5.1))
+    driver.step(ev.StationConnected(StationId("CP-1"), 2, "ocpp1.6", GATEWAY), now=at(5.1))
+    driver.step(ev.SessionEnded(NodeId(E1), "tx-1", at(5.1), message("stop")), now=at(5.12))
+    driver.run_to(5.5)
+    assert "device.uncommandable" in driver.types()
+    late = ev.Sample(NodeId(E1), Quantity.P, held, at(5.05), at(5.52))
+    driver.step(ev.TelemetryTick((late,), "late"), now=at(5.52))
+    assert not driver.state.grants[E1].lying
 
 
 def test_a_draw_from_before_a_decrease_is_no_lie_until_it_should_have_settled() -> None:

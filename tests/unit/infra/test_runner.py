@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from gateway.domain import events as ev
-from gateway.domain.effects import Changes, RowChange
+from gateway.domain.effects import Changes, Command, Layer, RowChange
 from gateway.domain.errors import LocalError, StoreError
 from gateway.domain.evidence import EvidenceDraft, MessageRef
-from gateway.domain.ids import EvidenceId, NodeId, PeerId, SiteId
+from gateway.domain.ids import CommandId, EvidenceId, NodeId, PeerId, SiteId, StationId
 from gateway.domain.measurement import Measurement, Quantity
+from gateway.domain.quantities import Watts
+from gateway.domain.schedule import constant
 from gateway.domain.timeline import FOREVER
 from gateway.infra.runner import MAX_GATHERED, Runner
 from gateway.ports.gate import Inbound, Receipt, Verdict
+from gateway.ports.store import CommitUnit
 from gateway.testing.clock import ManualClock
 from gateway.testing.fakes import FakeStore
 
@@ -55,7 +58,34 @@ class Counting:
             EvidenceDraft(EvidenceId(f"evd_{e.message.message_id}"), e.type, now, {"request_id": e.message.message_id})
             for e in noted
         )
-        return Count(seq), Changes(DEPOT, seq, (RowChange("demo", "seq", seq),), drafts)
+        commands = tuple(a_limit(e.message.message_id, e.type) for e in noted if e.type in ("raise", "cut"))
+        return Count(seq), Changes(DEPOT, seq, (RowChange("demo", "seq", seq),), drafts, commands=commands)
+
+
+@dataclass
+class Listening:
+    """A station's end; keeps the ids of what it is told."""
+
+    commands: list[str] = field(default_factory=list)
+
+    def serves(self, _station: StationId) -> bool:
+        return True
+
+    def apply(self, command: Command) -> None:
+        self.commands.append(str(command.id))
+
+
+def a_limit(ident: str, what: str) -> Command:
+    schedule = constant(Watts(22_000 if what == "raise" else 11_000))
+    station = StationId("CP-1")
+    return Command(
+        CommandId(ident), NodeId("main/evse-1"), station, Layer.SESSION, 1, schedule, 1, tightens=what == "cut"
+    )
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def noted(ident: str, type_: str = "demo.noted") -> ev.MessageNoted:
@@ -136,6 +166,84 @@ async def test_a_commit_that_fails_acknowledges_nobody_and_is_forgotten() -> Non
     store.broken = False
     assert [r.verdict for r in await send(runner, "a", "b") if isinstance(r, Receipt)] == [Verdict.STORED] * 2
     assert not runner.is_store_broken
+    await runner.stop("test")
+
+
+async def test_of_decisions_that_are_not_stored_only_a_decrease_against_what_is_stored_leaves() -> None:
+    store = FakeStore()
+    runner, _ = await a_runner(store)
+    station = Listening()
+    runner.attach([station])
+    store.held = True
+    for what in ("raise", "cut"):  # the cut is one against the raise alone
+        runner.note([noted(f"cmd_{what}", what)])
+        await settled()
+    store.broken = True
+    store.release()
+    await settled()
+    assert station.commands == []
+    store.held = False
+    runner.note([noted("cmd_again", "cut")])
+    await settled()
+    assert station.commands == ["cmd_again"]
+    await runner.stop("test")
+
+
+async def test_the_same_decrease_leaves_once_while_nothing_can_be_stored() -> None:
+    store = FakeStore()
+    runner, _ = await a_runner(store)
+    station = Listening()
+    runner.attach([station])
+    store.broken = True
+    for number in range(5):
+        runner.note([noted(f"cmd_{number}", "cut")])
+        await settled()
+    assert station.commands == ["cmd_0"]
+    await runner.stop("test")
+
+
+@dataclass
+class Doubtful(FakeStore):
+    """Refuses like the real store what does not follow; ``lies`` calls one commit failed that is not."""
+
+    lies: bool = False
+    stored: int = 1
+
+    def commit(self, unit: CommitUnit) -> Future[tuple[EvidenceId, ...]]:
+        future: Future[tuple[EvidenceId, ...]] = Future()
+        if unit.seq and unit.seq != self.stored + 1:
+            future.set_exception(StoreError("it does not follow", code="store.fenced"))
+            return future
+        self.stored = unit.seq or self.stored
+        whole = super().commit(unit)
+        if self.lies:
+            future.set_exception(StoreError("I/O error", code="store.not-committed"))
+            self.lies = False
+            return future
+        return whole
+
+
+async def test_a_commit_that_was_called_failed_and_is_stored_asks_for_a_new_start() -> None:
+    store, asked = Doubtful(stored=0), asyncio.Event()
+    runner, _ = await a_runner(store)
+    runner._on_lost_track = asked.set
+    store.lies = True
+    assert [type(r) for r in await send(runner, "a")] == [StoreError]
+    assert not asked.is_set()
+    assert [type(r) for r in await send(runner, "b")] == [StoreError]
+    assert asked.is_set()
+    await runner.stop("test")
+
+
+async def test_what_is_due_rests_a_moment_after_a_commit_has_failed() -> None:
+    store = FakeStore()
+    runner, stepper = await a_runner(store)
+    store.broken = True
+    runner._state = runner._durable = Count(runner.state.seq, next_deadline=NOON)
+    runner._wake.set()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert stepper.steps == [0]
     await runner.stop("test")
 
 
