@@ -24,7 +24,7 @@ ONCE_BROKEN = (148, 579)
 """Worlds that found a mistake of the gateway, as long as worlds are drawn as they are."""
 
 SECONDS = float(os.environ.get("GRIDGATE_SIMULATION_S", "60"))
-LEAST = 20
+LEAST = 60
 """Lives after which every fault must have happened, however short the time."""
 
 PATIENCE = 40
