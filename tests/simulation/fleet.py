@@ -263,8 +263,13 @@ class Station(SimulatedStation):
         return MAX_A if held is None else min(held, MAX_A)
 
     def look(self, now: float) -> None:
-        """Remember what flows, as long as a car may take to follow."""
-        self._recent.append((now, self.ought_a(self._true.now())))
+        """Remember what flows, as long as a car may take to follow; also what changed by itself since the last look."""
+        instant, before = self._true.now(), self._recent[-1][0]
+        for edge in sorted(edge - timedelta(seconds=self.skew_s) for edge in self.store.ought.edges()):
+            at = now - (instant - edge).total_seconds()
+            if before < at < now:
+                self._recent.append((at, self.ought_a(edge)))
+        self._recent.append((now, self.ought_a(instant)))
         while len(self._recent) > 1 and self._recent[1][0] <= now - self.lag_s:
             self._recent.popleft()
 
