@@ -6,6 +6,7 @@ Values stay below the stations' safe share: a gateway that decides about liars i
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,24 +40,25 @@ def boot(version: str) -> dict[str, Any]:
 
 
 @dataclass
-class Maker:
+class Maker(ABC):
     """One station's words. Each reading is of now and later than the one before: none is a repetition."""
 
     id: str
     at: datetime = datetime.min.replace(tzinfo=UTC)
 
+    @abstractmethod
     def start(self) -> tuple[str, dict[str, Any]]:
         """The transaction's first message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self) -> tuple[str, dict[str, Any]]:
         """The next periodic meter values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What it answers to a CALL."""
-        raise NotImplementedError
 
+    @abstractmethod
     def told(self, answer: bytes) -> None:
         """Hear the answer to a CALL of its own."""
 
@@ -132,6 +134,9 @@ class Maker201(Maker):
             taken = [{"component": d["component"], "variable": d["variable"]} for d in body["setVariableData"]]
             return {"setVariableResult": [{"attributeStatus": "Accepted", **d} for d in taken]}
         return {"status": _WORDS.get(action, "Accepted")}
+
+    def told(self, answer: bytes) -> None:
+        """Nothing: it names its transaction itself."""
 
     def _event(self, kind: str, trigger: str) -> dict[str, Any]:
         number, self.sequence = self.sequence, self.sequence + 1
